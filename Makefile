@@ -1,0 +1,43 @@
+# Every target installs what it needs into .venv first.
+SHELL := bash
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint bench docs clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(INSTALLED): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+install: $(INSTALLED)  ## make .venv from requirements.lock, with this package editable
+
+demo: $(INSTALLED)  ## the whole path in a few minutes: faces, model, dataset, verdict, page
+	$(BIN)/negface demo --out runs/demo
+
+test: $(INSTALLED)  ## all but the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+test-all: $(INSTALLED)  ## the slow tests too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m ""
+
+lint: $(INSTALLED)  ## ruff, and the contract of the layers
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## every benchmark: machine, work, rate, share of the measured peak
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: $(INSTALLED)  ## write docs/cli.md from the commands' own help
+	$(BIN)/python -m negface.cli.reference docs/cli.md
+
+clean:  ## remove what tools leave behind (never .venv, never runs/)
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,30 @@
+"""``negface report``: results in, one self-contained HTML page out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from negface.cli.common import JsonOption, emit
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Results file (JSON); see docs/report-schema.md.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PAGE", help="The HTML page to write.")] = Path("report.html"),
+    json: JsonOption = None,
+) -> None:
+    """Turn results into one self-contained HTML page that needs no network.
+
+    Pictures lie beside the results file (their paths are relative to it) and are inlined.
+
+    Example: negface report runs/lfw64/results.json --out report.html
+    """
+    from negface.report import render_file
+
+    summary = render_file(results, out)
+    emit(summary, json=json, text=f"{summary['verdict']}\nwrote {out} ({summary['bytes'] / 1e6:.1f} MB)")

@@ -1,0 +1,258 @@
+"""How far the pairs of one person stand from the pairs of two: exact over all pairs, with intervals over identities.
+
+Definitions as in Caldeira et al., NegFaceDiff, arXiv 2508.09661 (FDR, EER, FMR100, FMR1000; rates are fractions);
+unlike there, all pairs count and the threshold of a bound on FMR satisfies it. docs/evaluation.md is the protocol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from negface.foundation.errors import InputError
+
+from . import bootstrap as resampling
+from . import operating_points as points
+from .inputs import Gallery, gallery
+from .judges import check_judge
+from .scoring import HISTOGRAM_BINS, LATTICE, Impostors, Plan, genuine_scores, sample_impostors, scan
+
+PROTOCOL = "separability/1"
+MEASURES = ("fdr", "eer", "fmr100", "fmr1000", "dprime", "genuine_mean", "genuine_std", "impostor_mean", "impostor_std")
+_SAMPLE = 1 << 19
+_KEEP_ALL = 1 << 22
+_FEW_IDENTITIES = 500
+
+
+@dataclass(frozen=True)
+class Separability:
+    """Separability of a set of embeddings.
+
+    Rates (``eer``, ``fmr100``, ``fmr1000``) are fractions; cosines lie in [-1, 1]; moments are of the population of
+    pairs. ``intervals`` holds the 95 % bootstrap interval of each measure, ``(None, None)`` where none was asked for
+    or defined. ``thresholds``: cosines, accepted if the score is at least that. ``histogram``: ``edges [257]``, counts
+    ``genuine [256]`` and ``impostor [256]``. ``det``: ``threshold``, ``fmr``, ``fnmr``. ``closest_pairs``: image
+    indices of the closest different people. ``outliers``: identities least like themselves and most like others.
+    """
+
+    fdr: float
+    eer: float
+    fmr100: float
+    fmr1000: float
+    dprime: float
+    genuine_mean: float
+    genuine_std: float
+    impostor_mean: float
+    impostor_std: float
+    n_genuine: int
+    n_impostor: int
+    n_identities: int
+    n_images: int
+    intervals: dict[str, tuple[float | None, float | None]]
+    thresholds: dict[str, float]
+    histogram: dict[str, list]
+    det: dict[str, list]
+    closest_pairs: list[dict[str, Any]]
+    outliers: dict[str, list]
+    bootstrap: int
+    seed: int
+    judge: Any = None
+    judge_is_conditioner: bool | None = None
+    protocol: str = PROTOCOL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data: measures with ``_low``/``_high`` beside them; ``None`` where a value is not defined."""
+        out: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "intervals":
+                continue
+            out[field.name] = None if isinstance(value, float) and not math.isfinite(value) else value
+            if field.name in MEASURES:
+                out[f"{field.name}_low"], out[f"{field.name}_high"] = self.intervals[field.name]
+        out["thresholds"] = {name: value if math.isfinite(value) else None for name, value in self.thresholds.items()}
+        return out
+
+
+def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: int = 0, block: int = 4096,
+                 threads: int | None = None, judge: Any = None, conditioner: Any = None,
+                 force: bool = False) -> Separability:
+    """Measure the separability of ``embeddings`` ``[n, d]`` (brought to unit length) with ``labels`` ``[n]``.
+
+    Every genuine pair and every pair of different people is scored (cosine, float32) and counted once. ``bootstrap``
+    replicates over identities give 95 % intervals (0: none). ``block`` (images in a unit of work) and ``threads``
+    (default: torch's) change neither numbers nor, noticeably, memory. ``judge`` and ``conditioner`` are recognisers,
+    declarations, provenance or hashes: the same one twice is refused unless ``force``.
+
+    Errors: ``InputError`` for NaN, zero rows, wrong lengths, fewer than two identities, no genuine pair;
+    ``MismatchError`` for a judge that is the conditioner.
+    """
+    if bootstrap < 0 or block < 1:
+        raise InputError("bootstrap must be 0 or more and block 1 or more", where="separability")
+    same = check_judge(judge, conditioner, force=force)
+    people = gallery(embeddings, labels)
+    scores, codes = genuine_scores(people)
+    weights = resampling.multiplicities(people.n_identities, bootstrap, seed)
+    plan = _plan(people, np.sort(scores), weights, seed)
+    threads = threads or torch.get_num_threads()
+    impostors = scan(people, plan, block=block, threads=threads)
+    counts = points.Counts(plan.thresholds, impostors.bins, impostors.kept, np.sort(scores))
+    needed = sorted(points.needed_bins(counts))
+    if not plan.keep[needed].all():
+        # The sample looked in the wrong place; now the bins are known for certain.
+        keep = np.zeros_like(plan.keep)
+        keep[needed] = True
+        plan = dataclasses.replace(plan, keep=keep, multiplicity=weights[:, :0])
+        again = scan(people, plan, block=block, threads=threads)
+        counts = points.Counts(plan.thresholds, again.bins, again.kept, counts.genuine)
+    values, thresholds = _estimates(counts, impostors, scores, plan.centre)
+    replicates = _replicates(people, plan.thresholds, impostors, scores, codes, weights, plan.centre)
+    return Separability(
+        **values, n_genuine=len(scores), n_impostor=people.n_impostor, n_identities=people.n_identities,
+        n_images=len(people.codes), intervals=_intervals(replicates), thresholds=thresholds,
+        histogram=_histogram(scores, impostors), det=_det(counts), closest_pairs=_closest(people, impostors),
+        outliers=_outliers(people, scores, codes), bootstrap=bootstrap, seed=seed,
+        judge=_judge_name(judge), judge_is_conditioner=same)
+
+
+def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) -> Plan:
+    """Where to place thresholds and which scores to keep, from a sample of impostor pairs. A guess: it is checked."""
+    wanted = min(_SAMPLE, 4 * people.n_impostor + 1024)
+    sample, first, second = sample_impostors(people, wanted, seed)
+    if not len(sample):
+        sample, first, second = np.zeros(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    ascending = np.sort(sample)
+    spans = _spans(ascending, genuine)
+    n_levels = 192 if people.n_identities <= _FEW_IDENTITIES else 64
+    levels = 1 / (1 + np.exp(-np.linspace(3.9, math.log(2 / len(sample)), n_levels)))
+    inner = [np.quantile(ascending, 1 - levels), np.linspace(ascending[-1], 1, 8)]
+    edges = np.floor(np.concatenate([*inner, np.ravel(spans)]) * LATTICE).astype(np.int64)
+    edges = np.unique(np.clip(np.concatenate([edges, edges[-np.size(spans):] + 1, [-LATTICE, LATTICE + 1]]),
+                              -LATTICE, LATTICE + 1))
+    if people.n_impostor <= _KEEP_ALL:
+        keep = np.ones(len(edges) + 1, bool)
+    else:
+        starts, ends = np.concatenate([[-LATTICE], edges]), np.concatenate([edges, [LATTICE + 1]])
+        keep = np.zeros(len(edges) + 1, bool)
+        for low, high in spans:
+            keep |= (starts >= math.floor(low * LATTICE)) & (ends <= math.floor(high * LATTICE) + 1)
+    return Plan(edges, keep, weights, float(ascending.mean()), _floor(people, sample, first, second))
+
+
+def _spans(sample: np.ndarray, genuine: np.ndarray) -> list[tuple[float, float]]:
+    """Intervals of cosine that hold the operating points unless the sample is off by six standard deviations."""
+    n = len(sample)
+    rate = 1 - np.arange(n) / n
+    gap = rate - np.searchsorted(genuine, sample, side="left") / len(genuine)
+    crossing = rate[min(int((gap >= 0).sum()), n - 1)]
+    slack = _slack(crossing, n)
+    above, below = int((gap >= slack).sum()), int((gap > -slack).sum())
+    spans = [(float(sample[max(above - 1, 0)]), float(sample[below]) if below < n else 1.0)]
+    for divisor in points.FMR_BOUNDS.values():
+        slack = _slack(1 / divisor, n)
+        low, high = (int(n * (1 - 1 / divisor - slack)), math.ceil(n * (1 - 1 / divisor + slack)))
+        spans.append((float(sample[max(low, 0)]), float(sample[high]) if high < n else 1.0))
+    return spans
+
+
+def _slack(rate: float, n: int) -> float:
+    return 6 * math.sqrt(rate * (1 - rate) / n) + 20 / n
+
+
+def _floor(people: Gallery, sample: np.ndarray, first: np.ndarray, second: np.ndarray, wanted: int = 20) -> float:
+    """A score that ``wanted`` pairs of people exceed, or -2 if the sample does not show so many."""
+    best = np.argsort(-sample)[: 64 * wanted]
+    pairs: set[tuple[int, int]] = set()
+    for at in best:
+        one, other = int(people.codes[first[at]]), int(people.codes[second[at]])
+        pairs.add((min(one, other), max(one, other)))
+        if len(pairs) == wanted:
+            # A tile multiplies in another order than the sample did, so leave room for rounding.
+            return float(sample[at]) - 1e-5
+    return -2.0
+
+
+def _estimates(counts: points.Counts, impostors: Impostors, genuine: np.ndarray,
+               centre: float) -> tuple[dict[str, float], dict[str, float]]:
+    values, thresholds = {}, {}
+    values["eer"], thresholds["eer"] = points.equal_error(counts)
+    for name, divisor in points.FMR_BOUNDS.items():
+        values[name], thresholds[name] = points.miss_at_fmr(counts, divisor)
+    exact = genuine.astype(np.float64)
+    values["genuine_mean"], values["genuine_std"] = float(exact.mean()), float(exact.std())
+    mean, square = impostors.moments / counts.n_impostor
+    values["impostor_mean"], values["impostor_std"] = float(mean + centre), math.sqrt(max(square - mean**2, 0.0))
+    fdr, dprime = resampling.fisher(*(np.float64(values[f"{kind}_{moment}"]) for kind in ("genuine", "impostor")
+                                      for moment in ("mean", "std")))
+    values["fdr"], values["dprime"] = float(fdr), float(dprime)
+    return {name: float(value) for name, value in values.items()}, thresholds
+
+
+def _replicates(people: Gallery, thresholds: np.ndarray, impostors: Impostors, scores: np.ndarray, codes: np.ndarray,
+                weights: np.ndarray, centre: float) -> resampling.Replicates:
+    centred = scores.astype(np.float64) - centre
+    sums = np.stack([np.bincount(codes, value, minlength=people.n_identities) for value in (centred, centred**2)])
+    sizes = people.sizes.astype(np.float64)
+    images = sizes @ weights
+    steps, missed = resampling.genuine_steps(scores, codes, weights)
+    return resampling.Replicates(
+        thresholds, impostors.weighted_bins, impostors.weighted_moments, sums @ weights,
+        (images**2 - sizes**2 @ weights**2) / 2, (sizes * (sizes - 1) / 2) @ weights, steps, missed, centre)
+
+
+def _intervals(replicates: resampling.Replicates) -> dict[str, tuple[float | None, float | None]]:
+    if not replicates.n_impostor.size:
+        return dict.fromkeys(MEASURES, (None, None))
+    values = resampling.moments(replicates)
+    values["eer"] = resampling.equal_error(replicates)
+    for name, divisor in points.FMR_BOUNDS.items():
+        values[name] = resampling.miss_at_fmr(replicates, 1 / divisor)
+    return {name: resampling.interval(values[name]) for name in MEASURES}
+
+
+def _histogram(genuine: np.ndarray, impostors: Impostors) -> dict[str, list]:
+    edges = np.linspace(-1, 1, HISTOGRAM_BINS + 1)
+    return {"edges": edges.tolist(), "genuine": np.histogram(np.clip(genuine, -1, 1), edges)[0].tolist(),
+            "impostor": impostors.histogram.tolist()}
+
+
+def _det(counts: points.Counts) -> dict[str, list]:
+    missed = np.searchsorted(counts.genuine, counts.thresholds, side="left")
+    return {"threshold": counts.thresholds.tolist(), "fmr": (counts.at_least() / counts.n_impostor).tolist(),
+            "fnmr": (missed / len(counts.genuine)).tolist()}
+
+
+def _closest(people: Gallery, impostors: Impostors) -> list[dict[str, Any]]:
+    code_of = np.empty(len(people.codes), np.int64)
+    code_of[people.order] = people.codes
+    return [{"cosine": score, "a": a, "b": b, "a_identity": people.names[code_of[a]].item(),
+             "b_identity": people.names[code_of[b]].item()} for score, a, b in impostors.closest]
+
+
+def _outliers(people: Gallery, scores: np.ndarray, codes: np.ndarray, wanted: int = 20) -> dict[str, list]:
+    """Identities with the lowest genuine mean and with the highest mean cosine to everyone else."""
+    pairs = people.sizes * (people.sizes - 1) / 2
+    starts = np.concatenate([[0], people.sizes.cumsum()[:-1]])
+    sums = np.add.reduceat(people.embeddings.astype(np.float64), starts, axis=0)
+    others = people.sizes * (people.sizes.sum() - people.sizes)
+    with np.errstate(invalid="ignore"):
+        genuine = np.bincount(codes, scores, minlength=people.n_identities) / pairs
+    impostor = np.einsum("id,id->i", sums, sums.sum(axis=0) - sums) / others
+    paired = np.flatnonzero(pairs)
+    return {
+        "lowest_genuine": [{"identity": people.names[at].item(), "genuine_mean": float(genuine[at])}
+                           for at in paired[np.argsort(genuine[paired], kind="stable")[:wanted]]],
+        "highest_impostor": [{"identity": people.names[at].item(), "impostor_mean": float(impostor[at])}
+                             for at in np.argsort(-impostor, kind="stable")[:wanted]]}
+
+
+def _judge_name(judge: Any) -> Any:
+    if judge is None or isinstance(judge, str | dict):
+        return judge
+    declaration = getattr(judge, "declaration", judge)
+    return {"name": getattr(declaration, "name", None), "hash": getattr(declaration, "sha256", None)}

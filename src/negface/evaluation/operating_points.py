@@ -1,0 +1,91 @@
+"""Exact error rates from exact counts: EER, and the least FNMR at a bound on FMR.
+
+A comparison is accepted if its score is at least the threshold t: FMR(t) is the share of impostor scores >= t, FNMR(t)
+the share of genuine scores < t. EER is the mean of FMR and FNMR at the threshold where they differ least (the lowest
+such threshold); FMR100 and FMR1000 are the least FNMR among thresholds with FMR <= 1 % and <= 0.1 %, never the
+*nearest* FMR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FMR_BOUNDS = {"fmr100": 100, "fmr1000": 1000}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Impostor scores by bin, those of some bins one by one, and all genuine scores.
+
+    ``thresholds`` float64 ``[t]``, ascending: bin k holds ``thresholds[k-1] <= s < thresholds[k]``; ``bins`` int64
+    ``[t+1]``; ``kept`` float32, ascending; ``genuine`` float32, ascending.
+    """
+
+    thresholds: np.ndarray
+    bins: np.ndarray
+    kept: np.ndarray
+    genuine: np.ndarray
+
+    @property
+    def n_impostor(self) -> int:
+        return int(self.bins.sum())
+
+    def at_least(self) -> np.ndarray:
+        """Impostor scores at or above each threshold, int64 ``[t]``."""
+        return self.bins[::-1].cumsum()[::-1][1:]
+
+    def limits(self, bin_: int) -> tuple[float, float]:
+        """Where a bin starts and where it ends."""
+        low = -np.inf if bin_ == 0 else float(self.thresholds[bin_ - 1])
+        high = np.inf if bin_ == len(self.thresholds) else float(self.thresholds[bin_])
+        return low, high
+
+    def inside(self, bin_: int) -> np.ndarray:
+        """The kept scores of a bin, ascending; complete only for a bin that was kept."""
+        low, high = np.searchsorted(self.kept, np.array(self.limits(bin_)), side="left")
+        return self.kept[low:high]
+
+
+def bin_of_eer(counts: Counts) -> int:
+    """The bin in which FMR and FNMR cross."""
+    missed = np.searchsorted(counts.genuine, counts.thresholds, side="left")
+    gap = counts.at_least() * len(counts.genuine) - missed * counts.n_impostor
+    return int((gap >= 0).sum())
+
+
+def bin_of_fmr(counts: Counts, divisor: int) -> int:
+    """The bin of the highest impostor score that FMR <= 1/divisor still rejects."""
+    rejected_above = counts.n_impostor // divisor
+    return len(counts.bins) - 1 - int(np.searchsorted(counts.bins[::-1].cumsum(), rejected_above, side="right"))
+
+
+def needed_bins(counts: Counts) -> set[int]:
+    """Bins whose scores must be kept for all operating points to be exact."""
+    return {bin_of_eer(counts), *(bin_of_fmr(counts, divisor) for divisor in FMR_BOUNDS.values())}
+
+
+def equal_error(counts: Counts) -> tuple[float, float]:
+    """EER and its threshold."""
+    bin_ = bin_of_eer(counts)
+    low, high = counts.limits(bin_)
+    inside, genuine = counts.inside(bin_), counts.genuine
+    own = genuine[np.searchsorted(genuine, low, side="left") : np.searchsorted(genuine, high, side="left")]
+    candidates = np.unique(np.concatenate([[low], inside, own, [high]]).astype(np.float64))
+    above = int(counts.bins[bin_ + 1 :].sum())
+    matched = above + len(inside) - np.searchsorted(inside, candidates, side="left")
+    missed = np.searchsorted(genuine, candidates, side="left")
+    # In integers, so that ties are ties.
+    at = int(np.abs(matched * len(genuine) - missed * counts.n_impostor).argmin())
+    return (matched[at] / counts.n_impostor + missed[at] / len(genuine)) / 2, float(candidates[at])
+
+
+def miss_at_fmr(counts: Counts, divisor: int) -> tuple[float, float]:
+    """Least FNMR with FMR <= 1/divisor, and its threshold (the lowest that the bound allows, as float32)."""
+    bin_ = bin_of_fmr(counts, divisor)
+    above = int(counts.bins[bin_ + 1 :].sum())
+    inside = counts.inside(bin_)
+    highest_rejected = inside[len(inside) - 1 - (counts.n_impostor // divisor - above)]
+    missed = int(np.searchsorted(counts.genuine, highest_rejected, side="right"))
+    return missed / len(counts.genuine), float(np.nextafter(highest_rejected, np.float32(np.inf)))

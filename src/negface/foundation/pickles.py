@@ -1,0 +1,89 @@
+"""Restricted unpickling: only allow-listed globals are ever imported; inert framework classes become placeholders.
+
+A pickle is a program. ``restricted_loads`` refuses, by name and before it runs, every global that is not on the list.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import FormatError, UnsafePickleError
+
+# Globals that plain arrays and containers need. ``numpy._core`` and ``numpy.core`` are the same module in numpy 2 and 1.
+PLAIN_GLOBALS = frozenset(
+    {("collections", "OrderedDict"), ("builtins", "set"), ("builtins", "frozenset"), ("builtins", "bytearray"),
+     ("builtins", "complex"), ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")}
+    | {(module, name) for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+       for name in ("_reconstruct", "scalar")}
+    | {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
+)
+INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "lightning_lite.")
+
+
+class Placeholder:
+    """Stands where an inert framework object stood; keeps its name, can be neither called nor used."""
+
+    __slots__ = ("qualified_name", "state")
+
+    def __init__(self, qualified_name: str):
+        self.qualified_name, self.state = qualified_name, None
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise UnsafePickleError(f"placeholder of {self.qualified_name} cannot be called")
+
+
+def _placeholder_class(module: str, name: str) -> type:
+    qualified = f"{module}.{name}"
+
+    def new(cls, *_: Any, **__: Any):
+        return object.__new__(cls)
+
+    def init(self, *_: Any, **__: Any):
+        Placeholder.__init__(self, qualified)
+
+    def setstate(self, state: Any):
+        self.state = state
+
+    def ignore(self, *_: Any, **__: Any):
+        return None
+
+    return type("InertPlaceholder", (Placeholder,), {
+        "__new__": new, "__init__": init, "__setstate__": setstate, "__setitem__": ignore, "append": ignore,
+        "extend": ignore, "__slots__": ()})
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """An unpickler that knows only the allow-list, extra globals given by name, and inert placeholders."""
+
+    def __init__(self, file: io.BufferedIOBase, *, where: object, extra: Mapping[tuple[str, str], Any] | None = None,
+                 inert: bool = False, encoding: str = "ASCII"):
+        super().__init__(file, encoding=encoding)
+        self.where, self.extra, self.inert = where, dict(extra or {}), inert
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.extra:
+            return self.extra[module, name]
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) in PLAIN_GLOBALS:
+            return super().find_class(module, name)
+        if self.inert and f"{module}.".startswith(INERT_PREFIXES):
+            return _placeholder_class(module, name)
+        raise UnsafePickleError(f"the pickle asks for {module}.{name}, which is not on the allow-list", where=self.where,
+                                fix="nothing of it was run; do not open this file with anything that would")
+
+
+def restricted_loads(data: bytes, *, where: object, extra: Mapping[tuple[str, str], Any] | None = None,
+                     inert: bool = False, encoding: str = "ASCII") -> Any:
+    """Unpickle plain containers and arrays; ``UnsafePickleError`` for anything else, ``FormatError`` if broken."""
+    unpickler = RestrictedUnpickler(io.BytesIO(data), where=where, extra=extra, inert=inert, encoding=encoding)
+    try:
+        return unpickler.load()
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # a broken pickle can raise nearly anything
+        raise FormatError(f"not a readable pickle ({type(error).__name__}: {error})", where=where) from error

@@ -1,0 +1,76 @@
+"""The card of a dataset: what it is, who is in it, how it was made, and what nobody has checked."""
+
+from __future__ import annotations
+
+from negface.contexts.bank import REAL_PEOPLE_NOTE
+
+from .plan import Plan
+
+
+def dataset_card(plan: Plan) -> str:
+    """Markdown (with the YAML head that dataset hubs read) for ``README.md``; depends on the plan only."""
+    lines = [*_head(plan), *_what(plan), *_people(plan), *_how(plan), *_unknown(plan), *_use(plan)]
+    return "\n".join(lines) + "\n"
+
+
+def _head(plan: Plan) -> list[str]:
+    return ["---", "tags: [face-recognition, synthetic, negface]", f"plan: {plan.hash}", "---", "",
+            f"# {len(plan.identities):,} identities, {plan.images} images each", ""]
+
+
+def _what(plan: Plan) -> list[str]:
+    warning = [f"> **{REAL_PEOPLE_NOTE[0].upper()}{REAL_PEOPLE_NOTE[1:]}.** A leakage check that passes may lift this "
+               "mark; none has been made.", ""] if plan.contexts["describes_real_people"] else []
+    size = f"{plan.size} x {plan.size} pixels" if plan.size else "the model's own size"
+    return [f"Faces drawn by a diffusion model, {plan.total_images:,} in all, {size}, "
+            f"{plan.codec['name']} ({plan.codec['library']}).", "", *warning]
+
+
+def _people(plan: Plan) -> list[str]:
+    conditioner = plan.contexts["conditioner"]
+    named = f"{conditioner.get('name', 'unnamed')} ({_short(conditioner.get('hash') or conditioner.get('sha256'))})" \
+        if conditioner else "none recorded"
+    negatives = plan.negatives
+    return ["## Who is in it", "",
+            f"- contexts: source `{plan.contexts['source']}`, {plan.contexts['dim']} numbers each, "
+            f"bank `{_short(plan.contexts['hash'])}`",
+            f"- conditioner: {named}",
+            f"- negatives: `{negatives['strategy']}`, one for each {negatives['scope']}, "
+            f"pool `{_short(negatives['pool'])}`", ""]
+
+
+def _how(plan: Plan) -> list[str]:
+    align = {"none": "not aligned", "detect": f"aligned by a detector ({(plan.align['detector'] or {}).get('name')})",
+             "template": "resized only: the model is trusted to draw faces in its template "
+                         f"({plan.model['template'] or 'which it does not declare'})"}[plan.align["mode"]]
+    replaced = (f"a picture without a face was replaced (at most {plan.tries} made for each asked); gaps in the image "
+                "numbers show how many" if plan.align["mode"] == "detect" else "none: every picture was kept")
+    made_by = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+    return ["## How it was made", "",
+            f"- model: `{plan.model['name']}` (`{_short(plan.model['hash'])}`), licence: {plan.model['licence']}",
+            f"- guidance: `{plan.guidance['rule']}`, mean weight {plan.mean_weight:.4f} over the run",
+            f"- scheduler: `{plan.scheduler['name']}`, {plan.steps} steps, seed {plan.seed}, {plan.dtype} on "
+            f"{plan.device}",
+            f"- pictures: {align}", f"- filters: {replaced}", f"- versions: {made_by}; {plan.processor}", "",
+            "`plan.json` holds everything, `manifest.jsonl` a row for each picture. The same plan on the same kind of "
+            "processor and the same versions gives the same bytes.", ""]
+
+
+def _unknown(plan: Plan) -> list[str]:
+    return ["## What is not known", "",
+            "- leakage of people the model was trained on: not measured",
+            "- separability, adherence and diversity: not measured here (`negface evaluate separability`)",
+            "- age, sex and skin tone of the people drawn: not measured",
+            f"- the licence of the model's training pictures: see the model ({plan.model['licence']})", ""]
+
+
+def _use(plan: Plan) -> list[str]:
+    where = ("`shards/*.tar` are webdataset shards (members `.jpg`/`.png` and `.cls`)" if plan.format == "shards"
+             else "`images/<label>/` are identity folders")
+    return ["## Use", "", f"{where}.", "", "```python", "import negface.datasets", "",
+            "faces = negface.datasets.open(\"this folder\")",
+            "image, label = faces[0]   # uint8 [H, W, 3] RGB, int", "```"]
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"

@@ -1,0 +1,110 @@
+"""Planning: a model folder, a bank with its negatives and the options become a plan, checked before anything is made.
+
+Only configuration files of the model are read here; no network is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from negface.contexts.selection import LEARNED, NONE
+from negface.datasets import DEFAULT_CODEC, codec
+from negface.foundation.errors import FormatError, InputError
+from negface.foundation.files import existing_folder, read_json
+from negface.foundation.hashing import sha256_file
+from negface.sampling import guidance as guidance_rules
+from negface.sampling import schedulers
+
+from .inputs import Inputs
+from .plan import TEMPLATE_SIZE, TRIES, Plan, model_hash, model_licence, processor, unit_size, versions
+
+
+def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_rules.Guidance | None = None,
+              identities: int | None = None, images: int = 50, steps: int = 20,
+              scheduler: str | schedulers.Scheduler | None = None, seed: int = 0, batch: int = 32, threads: int = 1,
+              dtype: str = "fp32", device: str = "cpu", size: int | None = None, align: str = "template",
+              detector: str | os.PathLike | None = None, codec_name: str = DEFAULT_CODEC, format: str = "folder",
+              unit_images: int | None = None, tries: int = TRIES, allow_conditioner_mismatch: bool = False) -> Plan:
+    """The plan of a dataset.
+
+    Args:
+        model: folder of a saved pipeline.
+        inputs: the bank and its negatives (``make_inputs``).
+        guidance: default ``constant(0.5)``; without any negative it is ``none()``, whatever was asked for.
+        identities: draw only the first so many of the bank.
+        scheduler: a name, with the model's own noise schedule; ``None`` is the model's default.
+        size: side in pixels; default 112 for ``template`` and ``detect``, the model's own for ``none``.
+        align: ``template`` (trust the model to draw in the template: resize), ``detect`` (five points, warp), ``none``.
+        detector: the detector's file for ``detect``; named by its content.
+        unit_images: about how many pictures are published at a time; default 4 batches (16 for shards).
+
+    Raises:
+        InputError: values out of range, contexts of another length, a learned null the model does not have.
+        MismatchError: contexts of another conditioner, unless allowed.
+    """
+    facts = model_facts(model)
+    check_inputs(inputs, facts, allow_conditioner_mismatch=allow_conditioner_mismatch)
+    count = len(inputs.bank) if identities is None else identities
+    if not 1 <= count <= len(inputs.bank):
+        raise InputError(f"must be 1 to {len(inputs.bank)} (the bank's size), not {count}", where="identities")
+    if images < 1 or batch < 1:
+        raise InputError(f"must be at least 1, not {min(images, batch)}", where="images" if images < 1 else "batch")
+    described = facts["schedulers"].build(scheduler).to_dict()
+    rule = guidance_rules.constant(0.5) if guidance is None else guidance
+    if inputs.selection is not None and (inputs.selection.kind == NONE).all():
+        rule = rule.without(guidance_rules.NEGATIVE)
+    timesteps = schedulers.from_dict(described).timesteps(steps)
+    per_unit = unit_size(images, batch, format) if unit_images is None else max(1, round(unit_images / images))
+    source = inputs.bank.provenance.get("source")
+    return Plan(
+        model={"name": Path(model).resolve().name, "hash": model_hash(model), "licence": model_licence(model),
+               "template": facts["template"]},
+        contexts={"hash": inputs.bank.hash, "dim": inputs.bank.dim, "conditioner": inputs.bank.conditioner,
+                  "describes_real_people": inputs.describes_real_people, "source": source},
+        identities=inputs.bank.ids[:count], negatives=inputs.describe(), guidance=rule.to_dict(),
+        mean_weight=rule.mean_weight(timesteps), scheduler=described, steps=steps, seed=seed, images=images,
+        batch=batch, threads=threads, dtype=dtype, device=device, latent_shape=facts["latent_shape"],
+        size=TEMPLATE_SIZE if size is None and align != "none" else size,
+        align={"mode": align, "detector": _detector(align, detector)}, codec=codec(codec_name).to_dict(), format=format,
+        identities_per_unit=min(per_unit, count), tries=tries, versions=versions(), processor=processor(device))
+
+
+def _detector(align: str, path: str | os.PathLike | None) -> dict[str, Any] | None:
+    if align != "detect" or path is None:
+        return None
+    return {"name": Path(path).name, "sha256": sha256_file(path)}
+
+
+def model_facts(folder: str | os.PathLike) -> dict[str, Any]:
+    """What the model's configuration says: latent shape, context length, conditioner, learned null, template."""
+    folder = existing_folder(folder, "model folder")
+    if not (folder / "model_index.json").is_file():
+        raise FormatError("is not a saved pipeline: no model_index.json", where=folder,
+                          fix="give the folder that save_pretrained or `negface train` wrote")
+    from negface.pipelines import SchedulerChoice
+
+    unet = read_json(folder / "unet" / "config.json")
+    vae = read_json(folder / "vae" / "config.json") if (folder / "vae").is_dir() else {}
+    choice = SchedulerChoice.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+    try:
+        return {"latent_shape": (unet["in_channels"], unet["sample_size"], unet["sample_size"]),
+                "dim": unet["context_input"], "conditioner": unet.get("conditioner"),
+                "learned_null": bool(unet.get("learned_null")), "template": vae.get("template"),
+                "schedulers": choice}
+    except KeyError as error:
+        raise FormatError(f"has no {error}", where=folder / "unet" / "config.json") from error
+
+
+def check_inputs(inputs: Inputs, facts: dict[str, Any], *, allow_conditioner_mismatch: bool = False) -> None:
+    """Refuse contexts or negatives that the model cannot take."""
+    if inputs.bank.dim != facts["dim"]:
+        raise InputError(f"contexts have length {inputs.bank.dim}, the model takes {facts['dim']}", where="contexts",
+                         fix="use a bank made for this model")
+    inputs.bank.check_conditioner(facts["conditioner"], allow_mismatch=allow_conditioner_mismatch)
+    if inputs.selection is not None and np.any(inputs.selection.kind == LEARNED) and not facts["learned_null"]:
+        raise InputError("the learned null was asked for, and this model was trained without one", where="negatives",
+                         fix="use null-zero, or train with whole-context dropout")

@@ -1,0 +1,183 @@
+"""Blocks of the IDiff-Face U-Net (arXiv 2308.04995): residual block with adaptive group norm, self- and cross-attention.
+
+Attribute names follow the released state dict, so a published checkpoint loads key by key.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_GROUPS = 32
+CONTEXT_TOKENS = 32
+
+
+def group_norm(channels: int, group_channels: int | None, eps: float = 1e-5) -> nn.GroupNorm:
+    """32 groups, as published, or groups of ``group_channels`` (16 fills a CPU vector and is several times faster)."""
+    return nn.GroupNorm(NORM_GROUPS if group_channels is None else channels // group_channels, channels, eps=eps)
+
+
+def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal embedding ``[n] -> [n, width]``, cosines first (arXiv 1706.03762, sec. 3.5)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=timesteps.device, dtype=torch.float32) / half)
+    angles = timesteps.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoid of the initial width, two linear layers with SiLU between."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.lin1 = nn.Linear(width, 4 * width)
+        self.lin2 = nn.Linear(4 * width, 4 * width)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        return self.lin2(F.silu(self.lin1(timestep_embedding(timesteps, self.width).to(self.lin1.weight.dtype))))
+
+
+class AdaptiveNorm(nn.Module):
+    """``GN(h)·(1 + scale) + shift``; holds only the norm, scale and shift come from the block."""
+
+    def __init__(self, channels: int, group_channels: int | None):
+        super().__init__()
+        self.norm = group_norm(channels, group_channels)
+
+    def forward(self, hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return torch.addcmul(shift[:, :, None, None], self.norm(hidden), 1 + scale[:, :, None, None])
+
+
+class ResBlock(nn.Module):
+    """GN-SiLU-conv-AdaGN-SiLU-conv with a shortcut; the context enters the AdaGN where ``context_channels`` is given."""
+
+    def __init__(self, channels_in: int, channels_out: int, time_channels: int, context_channels: int | None,
+                 group_channels: int | None = None):
+        super().__init__()
+        self.norm1 = group_norm(channels_in, group_channels)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.time_emb = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, channels_out))
+        if context_channels is not None:
+            self.context_emb = nn.Sequential(nn.SiLU(), nn.Linear(context_channels, channels_out))
+        else:
+            self.context_emb = None
+        self.scale_emb = nn.Linear(channels_out, channels_out)
+        self.shift_emb = nn.Linear(channels_out, channels_out)
+        self.norm2 = AdaptiveNorm(channels_out, group_channels)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else None
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, hidden: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
+        residual = hidden if self.shortcut is None else self.shortcut(hidden)
+        hidden = self.conv1(F.silu(self.norm1(hidden)))
+        condition = self.time_emb(time)
+        if self.context_emb is not None:
+            condition = condition + self.context_emb(context)
+        hidden = self.norm2(hidden, self.scale_emb(condition), self.shift_emb(condition))
+        return residual + self.conv2(F.silu(hidden))
+
+
+class Attention(nn.Module):
+    """Multi-head attention over ``[n, c, length]`` with width-1 convolutions as projections (fused kernel)."""
+
+    def __init__(self, channels: int, context_channels: int | None, head_channels: int):
+        super().__init__()
+        source = channels if context_channels is None else context_channels
+        self.heads = channels // head_channels
+        self.to_q = nn.Conv1d(channels, channels, 1)
+        self.to_k = nn.Conv1d(source, channels, 1)
+        self.to_v = nn.Conv1d(source, channels, 1)
+        self.proj_out = nn.Conv1d(channels, channels, 1)
+
+    def split(self, flat: Tensor) -> Tensor:
+        """``[n, c, length] -> [n, heads, length, head_channels]``."""
+        n, channels, length = flat.shape
+        return flat.reshape(n, self.heads, channels // self.heads, length).transpose(2, 3)
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a source ``[n, c, length]``; for contexts computed once per identity."""
+        return self.split(_linear(self.to_k, source)), self.split(_linear(self.to_v, source))
+
+    def forward(self, hidden: Tensor, keys_values: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        query = self.split(_linear(self.to_q, hidden))
+        keys, values = self.keys_values(hidden) if keys_values is None else keys_values
+        mixed = F.scaled_dot_product_attention(query, keys, values)
+        mixed = mixed.transpose(2, 3).reshape(hidden.shape)
+        return _linear(self.proj_out, mixed)
+
+
+def _linear(conv: nn.Conv1d | nn.Conv2d, hidden: Tensor) -> Tensor:
+    """A width-1 convolution as a matrix product over channels: same numbers, no layout change on CPU."""
+    weight = conv.weight.flatten(1)
+    flat = hidden.flatten(2).transpose(1, 2)
+    return F.linear(flat, weight, conv.bias).transpose(1, 2).reshape(hidden.shape[0], -1, *hidden.shape[2:])
+
+
+class SelfAttentionBlock(nn.Module):
+    """Norm, self-attention, residual: the attention of the AdaGN variant."""
+
+    def __init__(self, channels: int, head_channels: int, group_channels: int | None = None):
+        super().__init__()
+        self.attention = Attention(channels, None, head_channels)
+        self.norm = group_norm(channels, group_channels)
+
+    def forward(self, hidden: Tensor, keys_values: None = None) -> Tensor:
+        flat = hidden.flatten(2)
+        return hidden + self.attention(self.norm(flat)).reshape(hidden.shape)
+
+
+class ContextAttentionBlock(nn.Module):
+    """Self-attention, cross-attention to 32 context tokens, feed-forward; one shared norm serves all three."""
+
+    def __init__(self, channels: int, context_channels: int, head_channels: int, group_channels: int | None = None):
+        super().__init__()
+        self.x_proj_in = nn.Conv2d(channels, channels, 1)
+        self.x_proj_out = nn.Conv2d(channels, channels, 1)
+        self.self_attention = Attention(channels, None, head_channels)
+        self.c_proj_in = nn.Linear(context_channels, CONTEXT_TOKENS * context_channels)
+        self.cross_attention = Attention(channels, context_channels, head_channels)
+        self.x_norm = group_norm(channels, group_channels)
+        self.c_norm = nn.GroupNorm(NORM_GROUPS, context_channels)
+        self.ff = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        nn.init.zeros_(self.x_proj_out.weight)
+        nn.init.zeros_(self.x_proj_out.bias)
+
+    def context_keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values ``[n, heads, 32, head_channels]`` of projected contexts ``[n, context_channels]``."""
+        tokens = self.c_proj_in(context).reshape(len(context), -1, CONTEXT_TOKENS)
+        return self.cross_attention.keys_values(self.c_norm(tokens))
+
+    def forward(self, hidden: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+        flat = _linear(self.x_proj_in, hidden).flatten(2)
+        flat = flat + self.self_attention(self.x_norm(flat))
+        flat = flat + self.cross_attention(self.x_norm(flat), keys_values)
+        flat = flat + self.ff(self.x_norm(flat).transpose(1, 2)).transpose(1, 2)
+        return hidden + _linear(self.x_proj_out, flat.reshape(hidden.shape))
+
+
+class Downsample(nn.Module):
+    """3×3 convolution with stride 2."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.conv(hidden)
+
+
+class Upsample(nn.Module):
+    """4×4 transposed convolution with stride 2."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.conv(hidden)

@@ -1,0 +1,290 @@
+"""The IDiff-Face denoiser (arXiv 2308.04995, sec. 3; released as ``unet_cond_ca``): a U-Net told whom to draw.
+
+Variants: ``CA`` (cross-attention to 32 context tokens, the released one), ``AdaGN`` (context through the adaptive
+norms), ``CA+AdaGN`` (both, ours). What depends only on the context is computed once by ``prepare_context``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from negface.foundation.errors import InputError, UnknownNameError
+
+from .layers import (
+    ContextAttentionBlock,
+    Downsample,
+    ResBlock,
+    SelfAttentionBlock,
+    TimeEmbedding,
+    Upsample,
+    group_norm,
+)
+
+CONDITION_TYPES = ("CA", "AdaGN", "CA+AdaGN")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+TRAINING_TIMESTEPS = 1000
+
+
+def linear_alpha_bars(timesteps: int = TRAINING_TIMESTEPS) -> Tensor:
+    """Cumulative signal power of the published linear schedule, β from 1e-4 to 0.02 (DDPM, arXiv 2006.11239, sec. 4)."""
+    betas = torch.linspace(1e-4, 0.02, timesteps, dtype=torch.float64)
+    return torch.cumsum(torch.log1p(-betas), dim=0).exp()
+
+
+@dataclass(frozen=True)
+class PreparedContext:
+    """All that a denoiser computes from contexts alone: projected vectors and, per attention block, keys and values.
+
+    ``index`` picks rows (per image of a batch), ``cat`` stacks branches; both are cheap views or copies.
+    """
+
+    embedding: Tensor
+    keys_values: tuple[tuple[Tensor, Tensor], ...]
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def index(self, rows: Tensor | slice) -> PreparedContext:
+        """The rows named, in that order."""
+        return PreparedContext(self.embedding[rows], tuple((k[rows], v[rows]) for k, v in self.keys_values))
+
+    @staticmethod
+    def cat(parts: list[PreparedContext]) -> PreparedContext:
+        """Stack prepared contexts along the batch."""
+        pairs = zip(*(part.keys_values for part in parts), strict=True)
+        return PreparedContext(
+            torch.cat([part.embedding for part in parts]),
+            tuple((torch.cat([k for k, _ in pair]), torch.cat([v for _, v in pair])) for pair in pairs))
+
+
+class _Stage(nn.Module):
+    """A residual block and, where the level has it, attention."""
+
+    def __init__(self, res: ResBlock, attention: nn.Module | None):
+        super().__init__()
+        self.res = res
+        self.attn = attention
+
+
+class _Middle(nn.Module):
+    def __init__(self, res1: ResBlock, attention: nn.Module, res2: ResBlock):
+        super().__init__()
+        self.res1, self.attn, self.res2 = res1, attention, res2
+
+
+class IDiffUNet(ModelMixin, ConfigMixin):
+    """Identity-conditioned U-Net of the IDiff-Face family.
+
+    Args:
+        in_channels: latent channels ``c``.
+        sample_size: side of the latent in cells.
+        initial_channels: width of the first level.
+        channel_multipliers: *cumulative* width multipliers, one per level (published: 1, 2, 2, 2).
+        is_attention: whether each level has attention.
+        head_channels: width of an attention head.
+        blocks_per_resolution: residual blocks per level on the way down (one more on the way up).
+        context_input: length of a context vector ``d``.
+        context_channels: width of the projected context.
+        condition_type: ``CA``, ``AdaGN`` or ``CA+AdaGN``.
+        context_dropout_probability: contextual partial dropout (CPD): each projected component is dropped on its own.
+        learned_null: whether there is a trained empty context.
+        group_channels: channels per group of the group norms; ``None`` = 32 groups, as published.
+        prediction_type: what the last layer predicts; ``forward`` always returns the noise.
+        conditioner: name and hash of the recogniser whose embeddings are the contexts, or ``None`` if not known.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        sample_size: int = 32,
+        initial_channels: int = 96,
+        channel_multipliers: tuple[int, ...] = (1, 2, 2, 2),
+        is_attention: tuple[bool, ...] = (False, True, True, True),
+        head_channels: int = 32,
+        blocks_per_resolution: int = 2,
+        context_input: int = 512,
+        context_channels: int = 256,
+        condition_type: str = "CA",
+        context_dropout_probability: float = 0.0,
+        learned_null: bool = False,
+        group_channels: int | None = None,
+        prediction_type: str = "epsilon",
+        conditioner: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        _check_shape(initial_channels, channel_multipliers, is_attention, head_channels, context_channels)
+        if condition_type not in CONDITION_TYPES:
+            raise UnknownNameError("condition type", condition_type, CONDITION_TYPES)
+        if prediction_type not in PREDICTION_TYPES:
+            raise UnknownNameError("prediction type", prediction_type, PREDICTION_TYPES)
+        self.cross = "CA" in condition_type
+        adaptive = context_channels if "AdaGN" in condition_type else None
+        time_channels = 4 * initial_channels
+
+        def res(channels_in: int, channels_out: int) -> ResBlock:
+            return ResBlock(channels_in, channels_out, time_channels, adaptive, group_channels)
+
+        def attention(channels: int) -> nn.Module:
+            if self.cross:
+                return ContextAttentionBlock(channels, context_channels, head_channels, group_channels)
+            return SelfAttentionBlock(channels, head_channels, group_channels)
+
+        self.image_proj = nn.Conv2d(in_channels, initial_channels, 3, padding=1)
+        self.time_emb = TimeEmbedding(initial_channels)
+        self.context_emb = nn.Linear(context_input, context_channels)
+        self.empty_context = nn.Parameter(torch.zeros(context_channels)) if learned_null else None
+
+        widths, width = [], initial_channels
+        for multiplier in channel_multipliers:
+            width *= multiplier
+            widths.append(width)
+
+        self.down, skips, width = nn.ModuleList(), [initial_channels], initial_channels
+        for level, level_width in enumerate(widths):
+            for _ in range(blocks_per_resolution):
+                self.down.append(_Stage(res(width, level_width), attention(level_width) if is_attention[level] else None))
+                width = level_width
+                skips.append(width)
+            if level < len(widths) - 1:
+                self.down.append(Downsample(width))
+                skips.append(width)
+
+        self.middle = _Middle(res(width, width), attention(width), res(width, width))
+
+        self.up = nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            for block in range(blocks_per_resolution + 1):
+                last = block == blocks_per_resolution
+                out = (widths[level - 1] if level else initial_channels) if last else widths[level]
+                self.up.append(_Stage(res(width + skips.pop(), out), attention(out) if is_attention[level] else None))
+                width = out
+            if level:
+                self.up.append(Upsample(width))
+
+        self.norm = group_norm(width, group_channels)
+        self.final = nn.Conv2d(width, in_channels, 3, padding=1)
+        nn.init.zeros_(self.final.weight)
+        nn.init.zeros_(self.final.bias)
+        alpha_bars = linear_alpha_bars()
+        self.register_buffer("signal", alpha_bars.sqrt().float(), persistent=False)
+        self.register_buffer("sigma", (1 - alpha_bars).sqrt().float(), persistent=False)
+
+    @property
+    def has_learned_null(self) -> bool:
+        """Whether the empty context was trained (``context="learned"`` is allowed)."""
+        return self.empty_context is not None
+
+    def attention_blocks(self) -> list[ContextAttentionBlock]:
+        """The cross-attention blocks in the order of the forward pass: the one hook point for attention rules."""
+        stages = [*self.down, self.middle, *self.up]
+        return [stage.attn for stage in stages if isinstance(getattr(stage, "attn", None), ContextAttentionBlock)]
+
+    def project_context(self, context: Tensor | str | None, batch: int) -> Tensor:
+        """Contexts to ``[n, context_channels]``: a tensor is projected, ``None`` is zeros after the projection,
+        ``"learned"`` the trained null."""
+        if context is None:
+            return self.context_emb.weight.new_zeros(batch, self.config.context_channels)
+        if isinstance(context, str):
+            if context != "learned":
+                raise UnknownNameError("context", context, ("learned",))
+            if self.empty_context is None:
+                raise InputError("the model has no learned empty context", where="context='learned'",
+                                 fix="use a zero context, or a model trained with whole-context dropout")
+            return self.empty_context.expand(batch, -1)
+        if context.ndim != 2 or context.shape[1] != self.config.context_input:
+            raise InputError(f"contexts have shape {tuple(context.shape)}, the model takes [n, {self.config.context_input}]",
+                             where="context")
+        return self.context_emb(context.to(self.context_emb.weight.dtype))
+
+    def prepare_context(self, context: Tensor | str | None, batch: int = 1) -> PreparedContext:
+        """All that depends only on the context, computed once; ``batch`` rows where the context is ``None`` or a name."""
+        return self._prepare(self.project_context(context, batch))
+
+    def _prepare(self, embedding: Tensor) -> PreparedContext:
+        pairs = tuple(block.context_keys_values(embedding) for block in self.attention_blocks()) if self.cross else ()
+        return PreparedContext(embedding, pairs)
+
+    def training_context(self, context: Tensor, empty: Tensor | None = None) -> PreparedContext:
+        """Contexts as trained: whole-context dropout where ``empty`` (bool ``[n]``), then CPD on the projected vector."""
+        embedding = self.project_context(context, len(context))
+        if self.config.context_dropout_probability > 0:
+            embedding = F.dropout(embedding, self.config.context_dropout_probability, training=self.training)
+        if empty is not None:
+            null = self.project_context("learned" if self.has_learned_null else None, len(context))
+            embedding = torch.where(empty[:, None], null.to(embedding.dtype), embedding)
+        return self._prepare(embedding)
+
+    def raw(self, latents: Tensor, timesteps: Tensor, context: PreparedContext) -> Tensor:
+        """The last layer's output ``[n, c, h, w]``: noise or velocity, as ``prediction_type`` says."""
+        pairs = iter(context.keys_values)
+
+        def stage(hidden: Tensor, block: _Stage) -> Tensor:
+            hidden = block.res(hidden, time, context.embedding)
+            return hidden if block.attn is None else block.attn(hidden, next(pairs) if self.cross else None)
+
+        time = self.time_emb(timesteps)
+        hidden = self.image_proj(latents.to(self.image_proj.weight.dtype))
+        skips = [hidden]
+        for block in self.down:
+            hidden = stage(hidden, block) if isinstance(block, _Stage) else block(hidden)
+            skips.append(hidden)
+        hidden = self.middle.res1(hidden, time, context.embedding)
+        hidden = self.middle.attn(hidden, next(pairs) if self.cross else None)
+        hidden = self.middle.res2(hidden, time, context.embedding)
+        for block in self.up:
+            if isinstance(block, _Stage):
+                hidden = stage(torch.cat([hidden, skips.pop()], dim=1), block)
+            else:
+                hidden = block(hidden)
+        return self.final(F.silu(self.norm(hidden)))
+
+    def to_noise(self, raw: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """Predicted noise from the last layer's output; for velocities ``ε = σ·x + α·v`` (arXiv 2202.00512, app. D)."""
+        if self.config.prediction_type == "epsilon":
+            return raw
+        signal, sigma = (values[timesteps][:, None, None, None] for values in (self.signal, self.sigma))
+        return sigma * latents.float() + signal * raw.float()
+
+    def forward(self, latents: Tensor, timesteps: Tensor | int, context: Tensor | PreparedContext | str | None = None) -> Tensor:
+        """Predicted noise.
+
+        Args:
+            latents: ``[n, c, h, w]``, scaled latents with noise.
+            timesteps: int ``[n]`` or one int, 0 … 999.
+            context: contexts ``[n, d]`` (zeros = the published zero input), ``None`` (zeros after the projection),
+                ``"learned"``, or the value of ``prepare_context``.
+
+        Returns:
+            ``[n, c, h, w]``.
+
+        Raises:
+            InputError: a wrong shape, or ``"learned"`` without a trained null.
+        """
+        if latents.ndim != 4 or latents.shape[1] != self.config.in_channels:
+            raise InputError(f"latents have shape {tuple(latents.shape)}, expected [n, {self.config.in_channels}, h, w]",
+                             where="latents")
+        timesteps = torch.as_tensor(timesteps, device=latents.device).long().expand(len(latents))
+        if not isinstance(context, PreparedContext):
+            context = self.prepare_context(context, len(latents))
+        if len(context) != len(latents):
+            raise InputError(f"{len(context)} contexts for {len(latents)} latents", where="context")
+        return self.to_noise(self.raw(latents, timesteps, context), latents, timesteps)
+
+
+def _check_shape(initial: int, multipliers: tuple, attention: tuple, head: int, context: int) -> None:
+    if len(multipliers) != len(attention):
+        raise InputError(f"{len(multipliers)} channel multipliers for {len(attention)} attention flags", where="IDiffUNet")
+    if initial % 32 or context % 32:
+        raise InputError("initial_channels and context_channels must be multiples of 32 (group norm)", where="IDiffUNet")
+    if initial % head:
+        raise InputError(f"head_channels {head} does not divide initial_channels {initial}", where="IDiffUNet")

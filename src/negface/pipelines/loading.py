@@ -1,0 +1,93 @@
+"""A pipeline on disk: read with checks that name the file, written all at once.
+
+Only the classes named here are ever built and only safetensors are read, whatever ``model_index.json`` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+
+from negface.foundation.errors import FormatError, InputError, NegFaceError, OutputError
+from negface.foundation.files import existing_folder, read_json
+from negface.foundation.tensors import read_metadata
+
+INDEX, WEIGHTS = "model_index.json", "diffusion_pytorch_model.safetensors"
+
+
+def load_components(path: Path, classes: Mapping[str, type], optional: tuple[str, ...] = (),
+                    torch_dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """The components of a saved pipeline.
+
+    Args:
+        path: a folder made by ``save_pretrained``.
+        classes: the class each component must have.
+        optional: components that may be missing.
+        torch_dtype: dtype of the networks; ``None`` keeps float32.
+
+    Raises:
+        InputError: no such folder. FormatError: something is missing, truncated, or of another class.
+    """
+    folder = existing_folder(path, "model folder")
+    if not (folder / INDEX).is_file():
+        raise FormatError(f"has no {INDEX}, so it is no saved pipeline", where=folder,
+                          fix="name the folder that save_pretrained wrote")
+    index, found = read_json(folder / INDEX), {}
+    for name, expected in classes.items():
+        written = index.get(name, [None, None])
+        if written == [None, None] and name in optional:
+            found[name] = None
+        elif written != [expected.__module__, expected.__name__]:
+            raise FormatError(f"component {name!r} is {written}, expected {[expected.__module__, expected.__name__]}",
+                              where=folder / INDEX)
+        else:
+            found[name] = _load_component(folder / name, expected, torch_dtype)
+    return found
+
+
+def _load_component(folder: Path, build: type, torch_dtype: torch.dtype | None) -> Any:
+    read_json(folder / build.config_name)
+    is_network = issubclass(build, ModelMixin)
+    if is_network:
+        read_metadata(folder / WEIGHTS)
+    try:
+        if not is_network:
+            return build.from_pretrained(folder, local_files_only=True)
+        model, report = build.from_pretrained(folder, local_files_only=True, use_safetensors=True,
+                                              torch_dtype=torch_dtype, low_cpu_mem_usage=False,
+                                              output_loading_info=True)
+    except NegFaceError:
+        raise
+    except Exception as error:  # diffusers raises OSError, ValueError, RuntimeError, ... for a broken folder
+        raise FormatError(f"cannot be loaded ({_first_line(error)})", where=folder,
+                          fix="the file is truncated or of another model: copy or make it again") from error
+    wrong = [f"{what} {', '.join(map(str, report[key][:3]))}" for key, what in
+             (("missing_keys", "lacks"), ("unexpected_keys", "has unknown"), ("mismatched_keys", "has misshapen"))
+             if report.get(key)]
+    if wrong:
+        raise FormatError(f"does not fit its configuration: {'; '.join(wrong)}", where=folder / WEIGHTS,
+                          fix="weights and config.json must come from the same model")
+    return model.eval()
+
+
+def check_target(path: Path) -> None:
+    """``OutputError`` unless ``path`` is free, empty, or holds a saved pipeline (which a new one may replace)."""
+    if path.is_file():
+        raise OutputError("is a file, a folder was expected", where=path)
+    if path.is_dir() and any(path.iterdir()) and not (path / INDEX).is_file():
+        raise OutputError("is not empty and holds no saved pipeline", where=path, fix="choose a new folder")
+
+
+def _first_line(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
+
+
+def model_folder(path_or_name: Any) -> Path:
+    """The folder of a model given by path."""
+    if not str(path_or_name).strip():
+        raise InputError("the name of the model is empty", where="from_pretrained")
+    return Path(path_or_name).expanduser()

@@ -1,0 +1,42 @@
+"""The scheduler of a saved pipeline: its default one, and the noise schedule its denoiser was trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+
+from negface.sampling import schedulers
+from negface.sampling.schedule import NoiseSchedule
+
+
+class SchedulerChoice(SchedulerMixin, ConfigMixin):
+    """A pipeline's default scheduler; saved as ``scheduler/scheduler_config.json``.
+
+    Args:
+        name: ``ddpm``, ``ddim``, ``dpmpp`` or ``unipc``.
+        options: further settings of that scheduler.
+        num_train_timesteps, beta_start, beta_end: the noise schedule, which belongs to the denoiser, so it holds for
+            every scheduler that is asked for by name.
+    """
+
+    @register_to_config
+    def __init__(self, name: str = "dpmpp", options: dict[str, Any] | None = None, num_train_timesteps: int = 1000,
+                 beta_start: float = 1e-4, beta_end: float = 0.02):
+        self.schedule = NoiseSchedule(num_train_timesteps, beta_start, beta_end)
+        self.build()
+
+    def build(self, wanted: str | dict[str, Any] | schedulers.Scheduler | None = None) -> schedulers.Scheduler:
+        """The scheduler asked for: by name, by description (``to_dict``), as it is, or the default for ``None``.
+
+        Raises:
+            UnknownNameError, InputError: no such scheduler or setting.
+        """
+        if wanted is None:
+            wanted = {"name": self.config.name, **(self.config.options or {})}
+        elif isinstance(wanted, str):
+            wanted = {"name": wanted}
+        if isinstance(wanted, dict):
+            return schedulers.from_dict({"schedule": self.schedule, **wanted})
+        return wanted

@@ -1,0 +1,155 @@
+"""Recipes: TOML to frozen, validated values; an unknown key is an error with a suggestion, never ignored."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from negface.foundation.errors import FormatError, InputError, UnknownNameError
+from negface.foundation.files import existing_file
+
+R = TypeVar("R", bound=BaseModel)
+
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EMA(Section):
+    """Weight average. ``power``: relative width ``sigma_rel`` of the run (EDM2, arXiv 2312.02696, sec. 3.1);
+    ``exponential``: fixed ``decay`` after the inverse-gamma warm-up of IDiff-Face (power 0.75)."""
+
+    kind: Literal["power", "exponential"] = "power"
+    sigma_rel: float = Field(0.08, gt=0.0, lt=0.28)
+    decay: float = Field(0.9999, gt=0.0, lt=1.0)
+
+
+class Optimisation(Section):
+    """What every trainer shares. Learning rate: linear warm-up, then cosine to ``final_share`` of the peak."""
+
+    seed: int = 0
+    steps: PositiveInt
+    batch: PositiveInt = 64
+    learning_rate: float = Field(1e-4, gt=0.0)
+    warmup: int = Field(200, ge=0)
+    final_share: float = Field(0.01, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(1.0, gt=0.0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    ema: EMA = EMA()
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 500
+    sample_every: PositiveInt = 1000
+
+
+class Adversary(Section):
+    """Patch discriminator (VQGAN, arXiv 2012.09841, sec. 3.1): hinge loss from step ``start`` on."""
+
+    start: int = Field(1000, ge=0)
+    weight: float = Field(0.1, gt=0.0)
+    channels: PositiveInt = 32
+    learning_rate: float = Field(2e-4, gt=0.0)
+
+
+class AutoencoderModel(Section):
+    """Shape of a ``VQAutoencoder``; the defaults are the published f4."""
+
+    image_size: PositiveInt = 128
+    latent_channels: PositiveInt = 3
+    channels: PositiveInt = 128
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    blocks: PositiveInt = 2
+    codebook_size: PositiveInt = 8192
+    patch: PositiveInt = 1
+    group_channels: PositiveInt | None = None
+    requantize: bool = True
+
+
+class AutoencoderRecipe(Section):
+    """``negface train autoencoder``: L1 + multi-scale gradient + commitment, optional patch adversary."""
+
+    model: AutoencoderModel = AutoencoderModel()
+    train: Optimisation
+    gradient_weight: float = Field(1.0, ge=0.0)
+    commitment_weight: float = Field(0.25, ge=0.0)
+    feature_weight: float = Field(0.0, ge=0.0)
+    quantized_share: float = Field(1.0, ge=0.0, le=1.0)
+    adversary: Adversary | None = None
+
+
+class DiffusionModel(Section):
+    """Shape of an ``IDiffUNet``; the defaults are the published cross-attention model with CPD 25 %."""
+
+    initial_channels: PositiveInt = 96
+    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    is_attention: tuple[bool, ...] = (False, True, True, True)
+    head_channels: PositiveInt = 32
+    blocks_per_resolution: PositiveInt = 2
+    context_channels: PositiveInt = 256
+    condition_type: Literal["CA", "AdaGN", "CA+AdaGN"] = "CA"
+    context_dropout_probability: float = Field(0.25, ge=0.0, lt=1.0)
+    learned_null: bool = True
+    group_channels: PositiveInt | None = None
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+
+
+class DiffusionRecipe(Section):
+    """``negface train diffusion``: denoising on cached latents with contextual partial dropout and whole-context dropout.
+
+    ``loss_weighting``: ``uniform`` (published) or ``min-snr`` (arXiv 2303.09556, eq. 4-6, γ = ``min_snr_gamma``).
+    ``context_of``: the context of a training picture is the embedding of that ``image`` (published), of the
+    ``person`` (normalised mean), or of the ``other`` pictures of the person where there are any.
+    """
+
+    model: DiffusionModel = DiffusionModel()
+    train: Optimisation
+    empty_share: float = Field(0.15, ge=0.0, le=1.0)
+    loss_weighting: Literal["uniform", "min-snr"] = "uniform"
+    min_snr_gamma: float = Field(5.0, gt=0.0)
+    context_of: Literal["image", "person", "mixed"] = "image"
+    context_noise: float = Field(0.0, ge=0.0, lt=1.0)
+    flips: bool = True
+
+
+def parse_recipe(model: type[R], table: dict[str, Any], where: object) -> R:
+    """Validate a table; ``InputError`` names the key, what is wrong, and a close key for an unknown one."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UnknownNameError("recipe key", path, _keys_beside(model, first["loc"])) from error
+        raise InputError(f"{path or 'recipe'}: {first['msg']} (got {first.get('input')!r})", where=where) from error
+
+
+def read_toml(path: str | os.PathLike) -> dict[str, Any]:
+    """A TOML file as a table; ``FormatError`` names the line of a fault."""
+    path = existing_file(Path(path), "recipe")
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"not valid TOML ({error})", where=path) from error
+
+
+def load_recipe(model: type[R], path: str | os.PathLike) -> R:
+    """Read and validate a TOML recipe."""
+    return parse_recipe(model, read_toml(path), path)
+
+
+def _keys_beside(model: type[BaseModel], location: tuple) -> list[str]:
+    current: Any = model
+    for part in location[:-1]:
+        annotation = current.model_fields[part].annotation
+        options = [option for option in getattr(annotation, "__args__", (annotation,)) if isinstance(option, type)]
+        current = next(option for option in options if issubclass(option, BaseModel))
+    prefix = ".".join(str(part) for part in location[:-1])
+    return [f"{prefix}.{name}" if prefix else name for name in current.model_fields]
