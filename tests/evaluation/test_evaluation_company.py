@@ -93,6 +93,9 @@ def test_strangers_leak_no_more_than_training_people_do_by_chance(real):
     strangers, labels = people(40, 5, 64, 0.05, seed=23)
     found = leakage(strangers, labels, *real)
     assert found.rate < 3 * found.chance_rate + 0.05
+    assert found.chance_low <= found.chance_rate <= found.chance_high
+    assert not found.exceeds_chance
+    assert leakage(real[0][:100], real[1][:100], *real).exceeds_chance
     assert found.nearest_mean == pytest.approx(found.chance_nearest_mean, abs=0.03)
 
 

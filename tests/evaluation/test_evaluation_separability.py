@@ -48,14 +48,19 @@ def test_more_images_than_a_tile_agree_with_the_full_matrix():
     assert sum(found.histogram["genuine"]) == found.n_genuine
 
 
-@pytest.mark.parametrize("sample", [64, 4096])
-def test_is_exact_when_only_some_scores_are_kept(monkeypatch, sample):
-    """With a sample so small that it looks in the wrong place, the second pass still finds the exact answer."""
+@pytest.mark.parametrize("spans", ["right", "wrong"])
+def test_is_exact_when_only_some_scores_are_kept(monkeypatch, spans):
+    """If the sample looked in the wrong place, a second pass keeps the right scores."""
     embeddings, labels = people(40, 8, 16, 0.35)
     expected = separability(embeddings, labels, bootstrap=0)
+    scans = []
+    monkeypatch.setattr(module, "scan", lambda *a, real=module.scan, **k: scans.append(real(*a, **k)) or scans[-1])
     monkeypatch.setattr(module, "_KEEP_ALL", 0)
-    monkeypatch.setattr(module, "_SAMPLE", sample)
+    if spans == "wrong":
+        monkeypatch.setattr(module, "_spans", lambda *_: [(0.98, 1.0)])
     found = separability(embeddings, labels, bootstrap=0)
+    assert len(scans) == (1 if spans == "right" else 2)
+    assert len(scans[-1].kept) < found.n_impostor / 4
     for name in ("eer", "fmr100", "fmr1000"):
         assert getattr(found, name) == getattr(expected, name)
     assert found.thresholds == expected.thresholds

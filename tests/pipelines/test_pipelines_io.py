@@ -94,11 +94,12 @@ def test_bfloat16_runs_the_networks_low_and_the_latents_full(pipe):
     assert (low - full).abs().max() < 0.1 * full.abs().max()
 
 
-def test_networks_are_evaluated_and_their_mode_is_left_as_it_was():
-    pipe = NegFaceDiffPipeline(unet(context_dropout_probability=0.5))
-    quiet = pipe(unit(2), num_inference_steps=2, output_type="latent").images
-    pipe.unet.train()
-    assert torch.equal(pipe(unit(2), num_inference_steps=2, output_type="latent").images, quiet)
+def test_networks_are_evaluated_and_their_mode_is_left_as_it_was(monkeypatch):
+    pipe, modes = NegFaceDiffPipeline(unet().train()), []
+    forward = pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a: modes.append(pipe.unet.training) or forward(*a))
+    pipe(unit(2), num_inference_steps=2, output_type="latent")
+    assert modes == [False, False]
     assert pipe.unet.training
 
 
@@ -216,6 +217,8 @@ LEARNED = Selection(np.full(2, 3, np.uint8), np.full(2, -1), np.full((2, DIM), n
     ({"latents": torch.full((2, 3, 8, 8), float("nan"))}, "latents: hold NaN"),
     ({"noise": lambda t: torch.zeros(1, 3, 8, 8), "scheduler": "ddpm"}, "noise"),
     ({"num_inference_steps": 0}, "num_inference_steps"),
+    ({"guidance": 0.5}, "guidance: 0.5 is no guidance rule"),
+    ({"scheduler": 3}, "scheduler: 3 is no scheduler"),
 ])
 def test_bad_argument_is_refused_by_name(arguments, message):
     pipe = pipeline(learned_null=False)

@@ -33,8 +33,8 @@ class Leakage:
     """Leakage of a generated set, per image, under one judge.
 
     ``rate``: share of images whose nearest training image reaches ``threshold`` (``low``, ``high``: 95 % over generated
-    identities); ``chance_rate``: the same for images of training people against *other* training people;
-    ``nearest_mean`` and ``chance_nearest_mean``: mean cosines to the nearest. ``nearest`` float32 ``[n]``,
+    identities); ``chance_rate``: the same for images of training people against *other* training people
+    (``chance_low``, ``chance_high``: over those people). ``nearest_mean`` and ``chance_nearest_mean``: mean cosines to the nearest. ``nearest`` float32 ``[n]``,
     ``nearest_image`` int64 ``[n]`` (row of the training embeddings). ``closest``: the highest, one per pair of people.
     """
 
@@ -42,6 +42,8 @@ class Leakage:
     low: float | None
     high: float | None
     chance_rate: float
+    chance_low: float | None
+    chance_high: float | None
     threshold: float
     nearest_mean: float
     chance_nearest_mean: float
@@ -51,10 +53,16 @@ class Leakage:
     nearest_image: np.ndarray
     closest: list[dict[str, Any]]
 
+    @property
+    def exceeds_chance(self) -> bool:
+        """Whether the interval of the rate lies above that of chance."""
+        return self.low is not None and self.chance_high is not None and self.low > self.chance_high
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, every key with ``leakage_`` before it (``leakage_rate_low``, …); without the arrays."""
         skipped, renamed = ("nearest", "nearest_image"), {"low": "rate_low", "high": "rate_high"}
-        return {f"leakage_{renamed.get(key, key)}": value for key, value in vars(self).items() if key not in skipped}
+        out = {f"leakage_{renamed.get(key, key)}": value for key, value in vars(self).items() if key not in skipped}
+        return {**out, "leakage_exceeds_chance": self.exceeds_chance}
 
 
 def leakage(embeddings: Any, labels: Any, training_embeddings: Any, training_labels: Any, *,
@@ -81,9 +89,10 @@ def leakage(embeddings: Any, labels: Any, training_embeddings: Any, training_lab
     rate, low, high = mean_with_interval((score >= threshold) * 1.0, made.codes, replicates=bootstrap, seed=seed)
     chosen = np.sort(keyed_generator("leakage by chance", seed).permutation(len(real.codes))[:_CHANCE_IMAGES])
     chance, _ = _nearest(real.embeddings[chosen], real.codes[chosen], real)
+    by_chance = mean_with_interval((chance >= threshold) * 1.0, real.codes[chosen], replicates=bootstrap, seed=seed)
     by_caller = np.empty(len(score), np.float32), np.empty(len(score), np.int64)
     by_caller[0][made.order], by_caller[1][made.order] = score, real.order[row]
-    return Leakage(rate, low, high, float((chance >= threshold).mean()), float(threshold), float(score.mean()),
+    return Leakage(rate, low, high, *by_chance, float(threshold), float(score.mean()),
                    float(chance.mean()) if np.isfinite(chance).all() else math.nan, real.n_identities, len(real.codes),
                    *by_caller, _closest(made, real, score, row, n_closest))
 

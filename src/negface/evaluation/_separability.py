@@ -25,6 +25,7 @@ from .scoring import HISTOGRAM_BINS, LATTICE, Impostors, Plan, genuine_scores, s
 PROTOCOL = "separability/1"
 MEASURES = ("fdr", "eer", "fmr100", "fmr1000", "dprime", "genuine_mean", "genuine_std", "impostor_mean", "impostor_std")
 _SAMPLE = 1 << 19
+_SMALL_SAMPLE = 1 << 15
 _KEEP_ALL = 1 << 22
 _FEW_IDENTITIES = 500
 
@@ -122,8 +123,8 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
 
 def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) -> Plan:
     """Where to place thresholds and which scores to keep, from a sample of impostor pairs. A guess: it is checked."""
-    wanted = min(_SAMPLE, 4 * people.n_impostor + 1024)
-    sample, first, second = sample_impostors(people, wanted, seed)
+    few = people.n_impostor <= _KEEP_ALL
+    sample, first, second = sample_impostors(people, _SMALL_SAMPLE if few else _SAMPLE, seed)
     if not len(sample):
         sample, first, second = np.zeros(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
     ascending = np.sort(sample)
@@ -134,7 +135,7 @@ def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) 
     edges = np.floor(np.concatenate([*inner, np.ravel(spans)]) * LATTICE).astype(np.int64)
     edges = np.unique(np.clip(np.concatenate([edges, edges[-np.size(spans):] + 1, [-LATTICE, LATTICE + 1]]),
                               -LATTICE, LATTICE + 1))
-    if people.n_impostor <= _KEEP_ALL:
+    if few:
         keep = np.ones(len(edges) + 1, bool)
     else:
         starts, ends = np.concatenate([[-LATTICE], edges]), np.concatenate([edges, [LATTICE + 1]])

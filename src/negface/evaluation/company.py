@@ -25,7 +25,8 @@ NOT_MEASURED = {
     "adherence": ("adherence", "adherence_low", "adherence_high", "adherence_rank1"),
     "pose": ("pose_spread", "pose_spread_low", "pose_spread_high", "pose_model"),
     "features": ("feature_distance", "feature_distance_low", "feature_distance_high", "feature_network"),
-    "leakage": ("leakage_rate", "leakage_rate_low", "leakage_rate_high", "leakage_chance_rate"),
+    "leakage": ("leakage_rate", "leakage_rate_low", "leakage_rate_high", "leakage_chance_rate", "leakage_chance_low",
+                "leakage_chance_high", "leakage_exceeds_chance"),
 }
 
 
@@ -125,7 +126,8 @@ def table(result: Mapping[str, Any]) -> str:
         if value is not None:
             text = form.format(value) + (f"  [{form.format(low)}, {form.format(high)}]" if low is not None else "")
         if key == "leakage_rate" and value is not None:
-            text += f"  (training people among themselves: {result['leakage_chance_rate']:.2%})"
+            said = "above chance" if result["leakage_exceeds_chance"] else "not above chance"
+            text += f"  ({said}: training people among themselves {result['leakage_chance_rate']:.2%})"
         lines.append(f"  {label:<26}{text}")
     if result["judge_is_conditioner"]:
         lines.append("  WARNING: the judge is the conditioner; it grades its own work")

@@ -149,8 +149,8 @@ def sample_impostors(people: Gallery, count: int, seed: int) -> tuple[np.ndarray
     first, second = random.integers(0, len(people.codes), (2, count))
     different = people.codes[first] != people.codes[second]
     first, second = first[different], second[different]
-    parts = [np.einsum("nd,nd->n", people.embeddings[first[at : at + 8192]], people.embeddings[second[at : at + 8192]])
-             for at in range(0, len(first), 8192)]
+    parts = [np.einsum("nd,nd->n", people.embeddings[first[at : at + 1024]], people.embeddings[second[at : at + 1024]])
+             for at in range(0, len(first), 1024)]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32), first, second
 
 

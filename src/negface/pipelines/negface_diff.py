@@ -156,6 +156,8 @@ class NegFaceDiffPipeline(DiffusionPipeline):
             MismatchError: a bank of another conditioner.
         """
         check_output_type(output_type)
+        if not isinstance(guidance, Guidance):
+            raise InputError(f"{guidance!r} is no guidance rule", where="guidance", fix="use guidance.constant(0.5), ...")
         config = self.unet.config
         wanted = read_contexts(context, config.context_input, config.conditioner, allow_other_conditioner)
         negatives = read_negatives(negative_context, len(wanted), config.context_input, self.unet.has_learned_null)

@@ -7,6 +7,7 @@ from typing import Any
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from negface.foundation.errors import InputError
 from negface.sampling import schedulers
 from negface.sampling.schedule import NoiseSchedule
 
@@ -39,4 +40,6 @@ class SchedulerChoice(SchedulerMixin, ConfigMixin):
             wanted = {"name": wanted}
         if isinstance(wanted, dict):
             return schedulers.from_dict({"schedule": self.schedule, **wanted})
+        if not isinstance(wanted, (schedulers.DDPM, schedulers.DDIM, schedulers.DPMpp, schedulers.UniPC)):
+            raise InputError(f"{wanted!r} is no scheduler", where="scheduler", fix="give a name, such as 'dpmpp'")
         return wanted

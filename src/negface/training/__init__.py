@@ -1,1 +1,5 @@
 """Training of autoencoders and denoisers: recipes, cached data, a resumable loop, EMA, checkpoints, guards."""
+
+from .trainers import train_autoencoder, train_diffusion
+
+__all__ = ["train_autoencoder", "train_diffusion"]
