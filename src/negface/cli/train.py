@@ -9,12 +9,15 @@ import typer
 
 from .common import JsonOption, emit
 
-app = typer.Typer(help="Train the generators from a recipe (TOML) and a folder of faces; resumes what is there.",
-                  no_args_is_help=True)
+app = typer.Typer(
+    help="Train the generators from a recipe (TOML) and a folder of faces; resumes what is there.", no_args_is_help=True
+)
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe, a TOML file.")]
 Faces = Annotated[Path, typer.Option(help="Faces: identity folders or a dataset of NegFace.")]
-Out = Annotated[Path, typer.Option(help="Folder for log, checkpoint, samples and model; resumed if it holds a checkpoint.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for log, checkpoint, samples and model; resumed if it holds a checkpoint.")
+]
 People = Annotated[Path | None, typer.Option(help="Text file with one identity a line: train on these only.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Torch threads of this process.")]
 
@@ -36,13 +39,16 @@ def _set_threads(threads: int | None) -> None:
 
 def _summary(name: str, result: dict) -> str:
     resumed = f", resumed at {result['resumed_at']}" if result["resumed_at"] else ""
-    return (f"{name}: {result['steps']} steps on {result['n_images']} images of {result['n_identities']} people in "
-            f"{result['seconds']:.0f} s{resumed}; model in {result['model']}")
+    return (
+        f"{name}: {result['steps']} steps on {result['n_images']} images of {result['n_identities']} people in "
+        f"{result['seconds']:.0f} s{resumed}; model in {result['model']}"
+    )
 
 
 @app.command()
-def autoencoder(recipe: Recipe, faces: Faces, out: Out, people: People = None, threads: Threads = None,
-                json: JsonOption = None) -> None:
+def autoencoder(
+    recipe: Recipe, faces: Faces, out: Out, people: People = None, threads: Threads = None, json: JsonOption = None
+) -> None:
     """Train a VQ autoencoder: L1 + multi-scale gradient + commitment, optional patch adversary.
 
     Example: negface train autoencoder autoencoder.toml --faces faces --out runs/autoencoder
@@ -69,12 +75,19 @@ def diffusion(
 ) -> None:
     """Train an identity-conditioned denoiser on cached latents.
 
-    Example: negface train diffusion diffusion.toml --faces faces --embeddings edgeface.npz --autoencoder runs/autoencoder/model --out runs/diffusion
+    Example: negface train diffusion recipe.toml --faces faces --embeddings e.npz --autoencoder ae/model --out diffusion
     """
     from negface.training import train_diffusion
     from negface.training.recipe import DiffusionRecipe, load_recipe
 
     _set_threads(threads)
-    result = train_diffusion(load_recipe(DiffusionRecipe, recipe), faces, embeddings, out, autoencoder=autoencoder,
-                             mirrored=mirrored, identities=_identities(people))
+    result = train_diffusion(
+        load_recipe(DiffusionRecipe, recipe),
+        faces,
+        embeddings,
+        out,
+        autoencoder=autoencoder,
+        mirrored=mirrored,
+        identities=_identities(people),
+    )
     emit(result, json=json, text=_summary("diffusion", result))

@@ -34,8 +34,9 @@ class Leakage:
 
     ``rate``: share of images whose nearest training image reaches ``threshold`` (``low``, ``high``: 95 % over generated
     identities); ``chance_rate``: the same for images of training people against *other* training people
-    (``chance_low``, ``chance_high``: over those people). ``nearest_mean`` and ``chance_nearest_mean``: mean cosines to the nearest. ``nearest`` float32 ``[n]``,
-    ``nearest_image`` int64 ``[n]`` (row of the training embeddings). ``closest``: the highest, one per pair of people.
+    (``chance_low``, ``chance_high``: over those people). ``nearest_mean`` and ``chance_nearest_mean``: mean cosines to
+    the nearest. ``nearest`` float32 ``[n]``, ``nearest_image`` int64 ``[n]`` (row of the training embeddings).
+    ``closest``: the highest, one per pair of people.
     """
 
     rate: float

@@ -9,14 +9,14 @@ from typing import Any
 
 from negface.foundation.registry import register
 
-_LAZY = {"RunRecipe": "recipe", "Strategy": "recipe", "load_run_recipe": "recipe", "Setup": "run", "run": "run",
-         "demo": "demo"}
+_LAZY = {"RunRecipe": "recipe", "Strategy": "recipe", "load_run_recipe": "recipe", "Setup": "runner",
+         "demo": "demo_run", "run": "runner"}
 __all__ = sorted(_LAZY)
 
 register("model", "demo-recognizer", "negface.experiments.demo_eyes:build_conditioner",
-         "small recogniser of drawn faces, 32 px: the demo's conditioner", paper="ours; loss: CosFace, arXiv 1801.09414")
+         "small recogniser of drawn faces, 32 px: the demo's conditioner", paper="CosFace, arXiv 1801.09414 (loss)")
 register("model", "demo-judge", "negface.experiments.demo_eyes:build_judge",
-         "small recogniser of drawn faces, 32 px: the demo's judge", paper="ours; loss: CosFace, arXiv 1801.09414")
+         "small recogniser of drawn faces, 32 px: the demo's judge", paper="CosFace, arXiv 1801.09414 (loss)")
 
 
 def __getattr__(name: str) -> Any:

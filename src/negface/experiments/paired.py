@@ -30,12 +30,12 @@ def replicates(embeddings: np.ndarray, labels: np.ndarray, *, bootstrap: int, se
     people = gallery(embeddings, labels)
     k = people.n_identities
     starts = np.concatenate([[0], people.sizes.cumsum()])
+    exact = people.embeddings.astype(np.float64)
     sums = np.empty((2, k, k))
     for person in range(k):
-        scores = people.embeddings[starts[person]:starts[person + 1]].astype(np.float64) @ people.embeddings.T
+        scores = exact[starts[person]:starts[person + 1]] @ exact.T
         for power in (1, 2):
             sums[power - 1, person] = np.add.reduceat((scores**power).sum(axis=0), starts[:-1])
-    exact = people.embeddings.astype(np.float64)
     own = np.add.reduceat(np.stack([(exact**2).sum(axis=1), (exact**2).sum(axis=1) ** 2]), starts[:-1], axis=1)
     genuine = (sums[:, np.arange(k), np.arange(k)] - own) / 2
     sums[:, np.arange(k), np.arange(k)] = 0

@@ -8,14 +8,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from negface.foundation.errors import FormatError, InputError, MismatchError
-from negface.foundation.files import existing_file, read_json, write_json, write_text
+from negface.foundation.files import existing_file, read_json, write_text
 from negface.foundation.hashing import sha256_json
 from negface.foundation.noise import keyed_generator
 
 TRAIN, TEST = "train", "test"
-TRAINED_ON = "trained-on.json"
+TRAINED_ON = "training.json"
 
 
 @dataclass(frozen=True)
@@ -80,21 +81,23 @@ def read_split(path: str | os.PathLike, identities: Sequence[str]) -> Split:
     return Split(train, test, tuple(n for n in identities if part.get(n) not in (TRAIN, TEST)))
 
 
-def record_training(folder: Path, split: Split) -> None:
-    """Write beside a model who trained it: ``trained-on.json``."""
-    write_json(folder / TRAINED_ON, {"people": list(split.train), "hash": split.hash})
+def check_training(model: Path, split: Split) -> bool:
+    """Refuse a model that saw test people; False where nothing beside it says who trained it.
 
-
-def check_training(model: Path, split: Split) -> str | None:
-    """Refuse a model that saw test people; returns a warning where it does not say who trained it.
-
-    Errors: ``MismatchError`` naming the first such person.
+    ``training.json``, in the model folder or above it, is what ``negface train`` and ``negface run`` leave. Errors:
+    ``MismatchError`` naming the first such person.
     """
+    people = training_record(model).get("identities")
+    both = sorted(set(people or ()) & set(split.test))
+    if both:
+        raise MismatchError(f"was trained on {len(both)} of the test people, {both[0]!r} among them", where=model,
+                            fix="give the table of people it was trained with (--people)")
+    return bool(people)
+
+
+def training_record(model: Path) -> dict[str, Any]:
+    """What training left beside a model; empty if it left nothing."""
     for folder in (model, model.resolve().parent):
         if (folder / TRAINED_ON).is_file():
-            both = sorted(set(read_json(folder / TRAINED_ON)["people"]) & set(split.test))
-            if both:
-                raise MismatchError(f"the model was trained on {len(both)} of the test people, {both[0]!r} among them",
-                                    where=model, fix="give the table of people it was trained with (--people)")
-            return None
-    return "the model does not say who trained it, so it was not checked that test people are new to it"
+            return read_json(folder / TRAINED_ON)
+    return {}

@@ -1,1 +1,1 @@
-"""Foundation: errors, atomic files, hashes, keyed noise, restricted unpickling, registry, progress. Nothing about faces."""
+"""Foundation: errors, atomic files, hashes, keyed noise, restricted unpickling, registry, progress. No faces."""

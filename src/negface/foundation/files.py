@@ -146,8 +146,11 @@ def existing_folder(path: str | os.PathLike, what: str = "folder") -> Path:
     """The path, if it is a folder; else ``InputError``."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"no such {what}" if not path.exists() else f"is a file, a {what} was expected", where=path,
-                         fix="check the path")
+        raise InputError(
+            f"no such {what}" if not path.exists() else f"is a file, a {what} was expected",
+            where=path,
+            fix="check the path",
+        )
     return path
 
 

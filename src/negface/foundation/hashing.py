@@ -1,4 +1,4 @@
-"""Content hashes: SHA-256 of files, of canonical JSON and of arrays. The names of things that must not change silently."""
+"""Content hashes: SHA-256 of files, of canonical JSON and of arrays: names of things that must not change silently."""
 
 from __future__ import annotations
 

@@ -27,5 +27,5 @@ def keyed_normal(shape: tuple[int, ...], *key: object) -> np.ndarray:
 
 
 def image_normal(shape: tuple[int, ...], seed: int, identity: str, image: int, purpose: str) -> np.ndarray:
-    """The noise of one image: ``purpose`` is ``"prior"`` for x_T and ``"step/<timestep>"`` for stochastic schedulers."""
+    """The noise of one image: ``purpose`` is ``"prior"`` for x_T, ``"step/<timestep>"`` for stochastic schedulers."""
     return keyed_normal(shape, int(seed), str(identity), int(image), purpose)

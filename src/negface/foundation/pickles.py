@@ -13,12 +13,23 @@ from typing import Any
 
 from .errors import FormatError, UnsafePickleError
 
-# Globals that plain arrays and containers need. ``numpy._core`` and ``numpy.core`` are the same module in numpy 2 and 1.
+# Globals that plain arrays and containers need. ``numpy._core`` (numpy 2) was ``numpy.core`` (numpy 1).
 PLAIN_GLOBALS = frozenset(
-    {("collections", "OrderedDict"), ("builtins", "set"), ("builtins", "frozenset"), ("builtins", "bytearray"),
-     ("builtins", "complex"), ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")}
-    | {(module, name) for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-       for name in ("_reconstruct", "scalar")}
+    {
+        ("collections", "OrderedDict"),
+        ("builtins", "set"),
+        ("builtins", "frozenset"),
+        ("builtins", "bytearray"),
+        ("builtins", "complex"),
+        ("_codecs", "encode"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+    }
+    | {
+        (module, name)
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        for name in ("_reconstruct", "scalar")
+    }
     | {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
 )
 INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "lightning_lite.")
@@ -51,16 +62,33 @@ def _placeholder_class(module: str, name: str) -> type:
     def ignore(self, *_: Any, **__: Any):
         return None
 
-    return type("InertPlaceholder", (Placeholder,), {
-        "__new__": new, "__init__": init, "__setstate__": setstate, "__setitem__": ignore, "append": ignore,
-        "extend": ignore, "__slots__": ()})
+    return type(
+        "InertPlaceholder",
+        (Placeholder,),
+        {
+            "__new__": new,
+            "__init__": init,
+            "__setstate__": setstate,
+            "__setitem__": ignore,
+            "append": ignore,
+            "extend": ignore,
+            "__slots__": (),
+        },
+    )
 
 
 class RestrictedUnpickler(pickle.Unpickler):
     """An unpickler that knows only the allow-list, extra globals given by name, and inert placeholders."""
 
-    def __init__(self, file: io.BufferedIOBase, *, where: object, extra: Mapping[tuple[str, str], Any] | None = None,
-                 inert: bool = False, encoding: str = "ASCII"):
+    def __init__(
+        self,
+        file: io.BufferedIOBase,
+        *,
+        where: object,
+        extra: Mapping[tuple[str, str], Any] | None = None,
+        inert: bool = False,
+        encoding: str = "ASCII",
+    ):
         super().__init__(file, encoding=encoding)
         self.where, self.extra, self.inert = where, dict(extra or {}), inert
 
@@ -73,12 +101,21 @@ class RestrictedUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if self.inert and f"{module}.".startswith(INERT_PREFIXES):
             return _placeholder_class(module, name)
-        raise UnsafePickleError(f"the pickle asks for {module}.{name}, which is not on the allow-list", where=self.where,
-                                fix="nothing of it was run; do not open this file with anything that would")
+        raise UnsafePickleError(
+            f"the pickle asks for {module}.{name}, which is not on the allow-list",
+            where=self.where,
+            fix="nothing of it was run; do not open this file with anything that would",
+        )
 
 
-def restricted_loads(data: bytes, *, where: object, extra: Mapping[tuple[str, str], Any] | None = None,
-                     inert: bool = False, encoding: str = "ASCII") -> Any:
+def restricted_loads(
+    data: bytes,
+    *,
+    where: object,
+    extra: Mapping[tuple[str, str], Any] | None = None,
+    inert: bool = False,
+    encoding: str = "ASCII",
+) -> Any:
     """Unpickle plain containers and arrays; ``UnsafePickleError`` for anything else, ``FormatError`` if broken."""
     unpickler = RestrictedUnpickler(io.BytesIO(data), where=where, extra=extra, inert=inert, encoding=encoding)
     try:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 def format_seconds(seconds: float) -> str:
     """``75 -> "1m15s"``; short enough for a status line."""
-    seconds = max(0, int(round(seconds)))
+    seconds = max(0, round(seconds))
     hours, minutes, rest = seconds // 3600, seconds // 60 % 60, seconds % 60
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
@@ -24,8 +24,16 @@ class Progress:
     prints a full line every ``every`` seconds instead, for logs.
     """
 
-    def __init__(self, label: str, total: int | None = None, *, unit: str = "it", stream: TextIO | None = None,
-                 always: bool = False, done: int = 0):
+    def __init__(
+        self,
+        label: str,
+        total: int | None = None,
+        *,
+        unit: str = "it",
+        stream: TextIO | None = None,
+        always: bool = False,
+        done: int = 0,
+    ):
         self.label, self.total, self.unit = label, total, unit
         self.stream = stream or sys.stderr
         self.visible = always or self.stream.isatty()

@@ -13,8 +13,19 @@ from typing import Any
 
 from .errors import UnknownNameError
 
-KINDS = ("identity-source", "negative", "variation", "guidance", "scheduler", "model", "loss", "metric", "protocol",
-         "filter", "perception")
+KINDS = (
+    "identity-source",
+    "negative",
+    "variation",
+    "guidance",
+    "scheduler",
+    "model",
+    "loss",
+    "metric",
+    "protocol",
+    "filter",
+    "perception",
+)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], me
     write_bytes(path, _save(arrays, metadata={METADATA_KEY: canonical_json(dict(metadata))}))
 
 
-def read_tensors(path: str | os.PathLike, required: tuple[str, ...] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_tensors(
+    path: str | os.PathLike, required: tuple[str, ...] = ()
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read all arrays and the metadata (``{}`` if the file has none); ``FormatError`` if truncated or incomplete."""
     path = existing_file(path)
     try:
@@ -37,10 +39,14 @@ def read_tensors(path: str | os.PathLike, required: tuple[str, ...] = ()) -> tup
             keys = set(handle.keys())
             missing = [key for key in required if key not in keys]
             if missing:
-                raise FormatError(f"has no {', '.join(missing)}", where=path, fix=f"it holds: {', '.join(sorted(keys)) or 'nothing'}")
+                raise FormatError(
+                    f"has no {', '.join(missing)}", where=path, fix=f"it holds: {', '.join(sorted(keys)) or 'nothing'}"
+                )
             tensors = {key: handle.get_tensor(key) for key in keys}
     except SafetensorError as error:
-        raise FormatError(f"not a complete safetensors file ({error})", where=path, fix="make or copy it again") from error
+        raise FormatError(
+            f"not a complete safetensors file ({error})", where=path, fix="make or copy it again"
+        ) from error
     try:
         return tensors, json.loads(metadata)
     except ValueError as error:
@@ -54,4 +60,6 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
         with safe_open(path, framework="np") as handle:
             return json.loads((handle.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, ValueError) as error:
-        raise FormatError(f"not a complete safetensors file ({error})", where=path, fix="make or copy it again") from error
+        raise FormatError(
+            f"not a complete safetensors file ({error})", where=path, fix="make or copy it again"
+        ) from error

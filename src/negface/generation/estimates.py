@@ -85,24 +85,26 @@ def estimate(plan: Plan, inputs: Inputs, tools: Tools, *, workers: int = 1,
 
 
 def _calibrate(plan: Plan, inputs: Inputs, pipeline: Any, seconds: float) -> tuple[float, float, float]:
-    """Seconds of a batch apart from its predictions, seconds of a prediction, bytes of a picture."""
-    items = [(row % len(plan.identities), row // len(plan.identities)) for row in range(plan.batch)]
-    items = [(label, min(image, plan.images - 1)) for label, image in items]
+    """Seconds of a batch apart from its predictions, seconds of a prediction, bytes of a picture.
 
-    def timed(steps: int) -> tuple[float, int, Any]:
-        part = replace(plan, steps=steps)
+    A batch of one step, then one of as many steps as the time allows; on a slow machine both with fewer rows, and the
+    answer is scaled.
+    """
+    def timed(steps: int, rows: int) -> tuple[float, int, Any]:
+        part = replace(plan, steps=steps, batch=rows)
+        items = [(row % len(plan.identities), row // len(plan.identities) % plan.images) for row in range(rows)]
         before = time.perf_counter()
         pictures = BatchSampler(part, inputs, pipeline)(items)
-        return time.perf_counter() - before, predictions(part, inputs) // part.total_images * plan.batch, pictures
+        return time.perf_counter() - before, predictions(part, inputs) * rows // part.total_images, pictures
 
-    timed(1)
-    short, few, pictures = timed(1)
-    most = min(plan.steps, max(1, int((seconds - 2 * short) / max(short, 1e-4))))
-    if most > 1:
-        long, many, pictures = timed(most)
-        per_prediction = max(long - short, 0.0) / max(many - few, 1)
-    else:
-        per_prediction = short / max(few, 1)
+    few_rows = min(2, plan.batch)
+    timed(1, few_rows)
+    expected = timed(1, few_rows)[0] / few_rows * plan.batch
+    rows = max(few_rows, min(plan.batch, int(plan.batch * seconds / (4 * expected))))
+    short, few, pictures = timed(1, rows)
+    most = min(plan.steps, max(1, int(seconds / 2 / short)))
+    long, many, pictures = timed(most, rows) if most > 1 else (short, few, pictures)
+    per_prediction = max(long - short, 0.0) / (many - few) if many > few else short / few
     encode = Finisher(codec_from_dict(plan.codec), plan.size)
     sizes = [len(encode(picture) or b"") for picture in pictures]
-    return max(short - few * per_prediction, 0.0), per_prediction, sum(sizes) / len(sizes)
+    return max(short - few * per_prediction, 0.0) / rows * plan.batch, per_prediction, sum(sizes) / len(sizes)

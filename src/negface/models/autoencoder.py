@@ -1,10 +1,12 @@
-"""The VQ autoencoder of latent diffusion (arXiv 2112.10752, app. G; VQGAN, arXiv 2012.09841): pictures to latents and back.
+"""The VQ autoencoder of latent diffusion (arXiv 2112.10752, app. G; VQGAN, arXiv 2012.09841).
 
 Latents are taken *before* quantisation; ``decode`` re-quantises them first when ``requantize`` is set, as published.
 Attribute names follow the released state dict.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -88,7 +90,9 @@ class _Up(nn.Module):
 class _Level(nn.Module):
     def __init__(self, widths: list[int], group_channels: int | None):
         super().__init__()
-        self.block = nn.ModuleList(_ResBlock(a, b, group_channels) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.block = nn.ModuleList(
+            _ResBlock(a, b, group_channels) for a, b in pairwise(widths)
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         for block in self.block:
@@ -97,8 +101,15 @@ class _Level(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, channels: int, multipliers: tuple[int, ...], blocks: int, latent_channels: int, patch: int,
-                 group_channels: int | None):
+    def __init__(
+        self,
+        channels: int,
+        multipliers: tuple[int, ...],
+        blocks: int,
+        latent_channels: int,
+        patch: int,
+        group_channels: int | None,
+    ):
         super().__init__()
         self.patch = patch
         self.conv_in = nn.Conv2d(3 * patch**2, channels, 3, padding=1)
@@ -123,8 +134,15 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, channels: int, multipliers: tuple[int, ...], blocks: int, latent_channels: int, patch: int,
-                 group_channels: int | None):
+    def __init__(
+        self,
+        channels: int,
+        multipliers: tuple[int, ...],
+        blocks: int,
+        latent_channels: int,
+        patch: int,
+        group_channels: int | None,
+    ):
         super().__init__()
         self.patch = patch
         width = channels * multipliers[-1]
@@ -165,7 +183,9 @@ class Quantizer(nn.Module):
         codes = self.embedding.weight.float()
         half_norm = 0.5 * codes.square().sum(1)
         with torch.autocast(latents.device.type, enabled=False):
-            indices = torch.cat([torch.addmm(-half_norm, block, codes.T).argmax(1) for block in flat.detach().split(16_384)])
+            indices = torch.cat(
+                [torch.addmm(-half_norm, block, codes.T).argmax(1) for block in flat.detach().split(16_384)]
+            )
         quantized = self.embedding(indices).reshape(n, height, width, channels).permute(0, 3, 1, 2)
         return quantized, indices.reshape(n, height, width)
 
@@ -231,12 +251,21 @@ class VQAutoencoder(ModelMixin, ConfigMixin):
     def encode(self, images: Tensor) -> Tensor:
         """Images ``[n, 3, H, W]`` in [-1, 1] to latents ``[n, c, H/f, W/f]``, unscaled, before quantisation."""
         if images.ndim != 4 or images.shape[1] != 3 or any(side % self.downsample for side in images.shape[2:]):
-            raise InputError(f"images have shape {tuple(images.shape)}, expected [n, 3, H, W] with sides divisible by "
-                             f"{self.downsample}", where="VQAutoencoder.encode")
+            raise InputError(
+                f"images have shape {tuple(images.shape)}, expected [n, 3, H, W] with sides divisible by "
+                f"{self.downsample}",
+                where="VQAutoencoder.encode",
+            )
         return self.quant_conv(self.encoder(images.to(self.quant_conv.weight.dtype)))
 
     def decode(self, latents: Tensor, *, requantize: bool | None = None) -> Tensor:
         """Unscaled latents ``[n, c, h, w]`` to images ``[n, 3, H, W]``, nominally in [-1, 1], not clipped."""
+        channels = self.config.latent_channels
+        if latents.ndim != 4 or latents.shape[1] != channels:
+            raise InputError(
+                f"latents have shape {tuple(latents.shape)}, expected [n, {channels}, h, w]",
+                where="VQAutoencoder.decode",
+            )
         if requantize if requantize is not None else self.config.requantize:
             latents = self.quantize(latents)[0]
         return self.decoder(self.post_quant_conv(latents.to(self.post_quant_conv.weight.dtype)))

@@ -1,4 +1,4 @@
-"""Blocks of the IDiff-Face U-Net (arXiv 2308.04995): residual block with adaptive group norm, self- and cross-attention.
+"""Blocks of the IDiff-Face U-Net (arXiv 2308.04995): residual block with adaptive norm, self- and cross-attention.
 
 Attribute names follow the released state dict, so a published checkpoint loads key by key.
 """
@@ -11,19 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negface.foundation.errors import InputError
+
 NORM_GROUPS = 32
 CONTEXT_TOKENS = 32
 
 
 def group_norm(channels: int, group_channels: int | None, eps: float = 1e-5) -> nn.GroupNorm:
     """32 groups, as published, or groups of ``group_channels`` (16 fills a CPU vector and is several times faster)."""
+    if group_channels is not None and channels % group_channels:
+        raise InputError(f"group_channels {group_channels} does not divide {channels} channels", where="group norm")
     return nn.GroupNorm(NORM_GROUPS if group_channels is None else channels // group_channels, channels, eps=eps)
 
 
 def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
     """Sinusoidal embedding ``[n] -> [n, width]``, cosines first (arXiv 1706.03762, sec. 3.5)."""
     half = width // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=timesteps.device, dtype=torch.float32) / half)
+    frequencies = torch.exp(
+        -math.log(max_period) * torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
+    )
     angles = timesteps.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -53,10 +59,16 @@ class AdaptiveNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """GN-SiLU-conv-AdaGN-SiLU-conv with a shortcut; the context enters the AdaGN where ``context_channels`` is given."""
+    """GN-SiLU-conv-AdaGN-SiLU-conv with a shortcut; the context enters AdaGN where ``context_channels`` is given."""
 
-    def __init__(self, channels_in: int, channels_out: int, time_channels: int, context_channels: int | None,
-                 group_channels: int | None = None):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        time_channels: int,
+        context_channels: int | None,
+        group_channels: int | None = None,
+    ):
         super().__init__()
         self.norm1 = group_norm(channels_in, group_channels)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)

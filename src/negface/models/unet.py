@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from negface.foundation.errors import InputError, UnknownNameError
+from negface.sampling.schedule import NoiseSchedule
 
 from .layers import (
     ContextAttentionBlock,
@@ -29,13 +30,6 @@ from .layers import (
 
 CONDITION_TYPES = ("CA", "AdaGN", "CA+AdaGN")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-TRAINING_TIMESTEPS = 1000
-
-
-def linear_alpha_bars(timesteps: int = TRAINING_TIMESTEPS) -> Tensor:
-    """Cumulative signal power of the published linear schedule, β from 1e-4 to 0.02 (DDPM, arXiv 2006.11239, sec. 4)."""
-    betas = torch.linspace(1e-4, 0.02, timesteps, dtype=torch.float64)
-    return torch.cumsum(torch.log1p(-betas), dim=0).exp()
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,8 @@ class PreparedContext:
         pairs = zip(*(part.keys_values for part in parts), strict=True)
         return PreparedContext(
             torch.cat([part.embedding for part in parts]),
-            tuple((torch.cat([k for k, _ in pair]), torch.cat([v for _, v in pair])) for pair in pairs))
+            tuple((torch.cat([k for k, _ in pair]), torch.cat([v for _, v in pair])) for pair in pairs),
+        )
 
 
 class _Stage(nn.Module):
@@ -152,7 +147,9 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         self.down, skips, width = nn.ModuleList(), [initial_channels], initial_channels
         for level, level_width in enumerate(widths):
             for _ in range(blocks_per_resolution):
-                self.down.append(_Stage(res(width, level_width), attention(level_width) if is_attention[level] else None))
+                self.down.append(
+                    _Stage(res(width, level_width), attention(level_width) if is_attention[level] else None)
+                )
                 width = level_width
                 skips.append(width)
             if level < len(widths) - 1:
@@ -175,7 +172,7 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         self.final = nn.Conv2d(width, in_channels, 3, padding=1)
         nn.init.zeros_(self.final.weight)
         nn.init.zeros_(self.final.bias)
-        alpha_bars = linear_alpha_bars()
+        alpha_bars = torch.tensor(NoiseSchedule().alpha_bars)
         self.register_buffer("signal", alpha_bars.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - alpha_bars).sqrt().float(), persistent=False)
 
@@ -198,16 +195,21 @@ class IDiffUNet(ModelMixin, ConfigMixin):
             if context != "learned":
                 raise UnknownNameError("context", context, ("learned",))
             if self.empty_context is None:
-                raise InputError("the model has no learned empty context", where="context='learned'",
-                                 fix="use a zero context, or a model trained with whole-context dropout")
+                raise InputError(
+                    "the model has no learned empty context",
+                    where="context='learned'",
+                    fix="use a zero context, or a model trained with whole-context dropout",
+                )
             return self.empty_context.expand(batch, -1)
         if context.ndim != 2 or context.shape[1] != self.config.context_input:
-            raise InputError(f"contexts have shape {tuple(context.shape)}, the model takes [n, {self.config.context_input}]",
-                             where="context")
+            raise InputError(
+                f"contexts have shape {tuple(context.shape)}, the model takes [n, {self.config.context_input}]",
+                where="context",
+            )
         return self.context_emb(context.to(self.context_emb.weight.dtype))
 
     def prepare_context(self, context: Tensor | str | None, batch: int = 1) -> PreparedContext:
-        """All that depends only on the context, computed once; ``batch`` rows where the context is ``None`` or a name."""
+        """All that depends only on the context, computed once; ``batch`` rows where it is ``None`` or a name."""
         return self._prepare(self.project_context(context, batch))
 
     def _prepare(self, embedding: Tensor) -> PreparedContext:
@@ -215,7 +217,7 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         return PreparedContext(embedding, pairs)
 
     def training_context(self, context: Tensor, empty: Tensor | None = None) -> PreparedContext:
-        """Contexts as trained: whole-context dropout where ``empty`` (bool ``[n]``), then CPD on the projected vector."""
+        """Contexts as trained: CPD on the projected vector, the null where ``empty`` (bool ``[n]``)."""
         embedding = self.project_context(context, len(context))
         if self.config.context_dropout_probability > 0:
             embedding = F.dropout(embedding, self.config.context_dropout_probability, training=self.training)
@@ -255,7 +257,9 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         signal, sigma = (values[timesteps][:, None, None, None] for values in (self.signal, self.sigma))
         return sigma * latents.float() + signal * raw.float()
 
-    def forward(self, latents: Tensor, timesteps: Tensor | int, context: Tensor | PreparedContext | str | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, timesteps: Tensor | int, context: Tensor | PreparedContext | str | None = None
+    ) -> Tensor:
         """Predicted noise.
 
         Args:
@@ -271,9 +275,17 @@ class IDiffUNet(ModelMixin, ConfigMixin):
             InputError: a wrong shape, or ``"learned"`` without a trained null.
         """
         if latents.ndim != 4 or latents.shape[1] != self.config.in_channels:
-            raise InputError(f"latents have shape {tuple(latents.shape)}, expected [n, {self.config.in_channels}, h, w]",
-                             where="latents")
-        timesteps = torch.as_tensor(timesteps, device=latents.device).long().expand(len(latents))
+            raise InputError(
+                f"latents have shape {tuple(latents.shape)}, expected [n, {self.config.in_channels}, h, w]",
+                where="latents",
+            )
+        fold = 2 ** (len(self.config.channel_multipliers) - 1)
+        if latents.shape[2] % fold or latents.shape[3] % fold:
+            raise InputError(f"sides {tuple(latents.shape[2:])} are not multiples of {fold}", where="latents")
+        timesteps = torch.as_tensor(timesteps, device=latents.device).long()
+        if timesteps.shape not in ((), (1,), (len(latents),)):
+            raise InputError(f"{tuple(timesteps.shape)} timesteps for {len(latents)} latents", where="timesteps")
+        timesteps = timesteps.expand(len(latents))
         if not isinstance(context, PreparedContext):
             context = self.prepare_context(context, len(latents))
         if len(context) != len(latents):
@@ -283,8 +295,12 @@ class IDiffUNet(ModelMixin, ConfigMixin):
 
 def _check_shape(initial: int, multipliers: tuple, attention: tuple, head: int, context: int) -> None:
     if len(multipliers) != len(attention):
-        raise InputError(f"{len(multipliers)} channel multipliers for {len(attention)} attention flags", where="IDiffUNet")
+        raise InputError(
+            f"{len(multipliers)} channel multipliers for {len(attention)} attention flags", where="IDiffUNet"
+        )
     if initial % 32 or context % 32:
-        raise InputError("initial_channels and context_channels must be multiples of 32 (group norm)", where="IDiffUNet")
+        raise InputError(
+            "initial_channels and context_channels must be multiples of 32 (group norm)", where="IDiffUNet"
+        )
     if initial % head:
         raise InputError(f"head_channels {head} does not divide initial_channels {initial}", where="IDiffUNet")

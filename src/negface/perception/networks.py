@@ -117,6 +117,8 @@ def module_network(module: Any, *, device: str = "cpu") -> Network:
 
 def open_torch(path: Path, declaration: Declaration, *, device: str = "cpu") -> Network:
     """A state dict for the registered model ``declaration.architecture``, loaded without running any pickle code."""
+    from .. import models  # noqa: F401  (registers the architectures)
+
     module = registry.load("model", declaration.architecture)()
     try:
         module.load_state_dict(_state_dict(path))

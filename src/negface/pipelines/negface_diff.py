@@ -157,7 +157,7 @@ class NegFaceDiffPipeline(DiffusionPipeline):
         """
         check_output_type(output_type)
         if not isinstance(guidance, Guidance):
-            raise InputError(f"{guidance!r} is no guidance rule", where="guidance", fix="use guidance.constant(0.5), ...")
+            raise InputError(f"{guidance!r} is no guidance rule", where="guidance", fix="use guidance.constant(0.5)")
         config = self.unet.config
         wanted = read_contexts(context, config.context_input, config.conditioner, allow_other_conditioner)
         negatives = read_negatives(negative_context, len(wanted), config.context_input, self.unet.has_learned_null)

@@ -1,7 +1,7 @@
 """Training of the VQ autoencoder: L1 + multi-scale gradient + commitment, optional patch adversary.
 
 Sources: VQ-VAE (arXiv 1711.00937, eq. 3) for commitment, VQGAN (arXiv 2012.09841, eq. 6-7) for the adversary with its
-adaptive weight, multi-scale gradient matching as in MiDaS (arXiv 1907.01341, eq. 11) for edges without a feature network.
+adaptive weight, MiDaS (arXiv 1907.01341, eq. 11) for multi-scale gradient matching: edges without a feature network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .recipe import AutoencoderRecipe
 
 
 def gradient_loss(prediction: Tensor, target: Tensor, scales: int = 3) -> Tensor:
-    """Mean absolute difference of horizontal and vertical gradients over ``scales`` halvings; images ``[n, 3, H, W]``."""
+    """Mean absolute difference of image gradients over ``scales`` halvings; images ``[n, 3, H, W]``."""
     total = prediction.new_zeros(())
     difference = prediction - target
     for scale in range(scales):
@@ -34,15 +34,21 @@ def gradient_loss(prediction: Tensor, target: Tensor, scales: int = 3) -> Tensor
 
 
 class PatchDiscriminator(nn.Module):
-    """Convolutional judge of overlapping patches (pix2pix, arXiv 1611.07004, sec. 3.2.2); ``[n, 3, H, W] -> [n, 1, h, w]``."""
+    """Scores overlapping patches (pix2pix, arXiv 1611.07004, sec. 3.2.2); ``[n, 3, H, W] -> [n, 1, h, w]``."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False), nn.GroupNorm(8, 2 * channels), nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * channels, 4 * channels, 4, 1, 1, bias=False), nn.GroupNorm(8, 4 * channels), nn.LeakyReLU(0.2),
-            nn.Conv2d(4 * channels, 1, 4, 1, 1))
+            nn.Conv2d(3, channels, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False),
+            nn.GroupNorm(8, 2 * channels),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * channels, 4 * channels, 4, 1, 1, bias=False),
+            nn.GroupNorm(8, 4 * channels),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * channels, 1, 4, 1, 1),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
@@ -63,10 +69,18 @@ class ReconstructionLoss(nn.Module):
         snapped = latents + (codes - latents).detach()
         passed = torch.where(quantized[:, None, None, None], snapped, latents)
         reconstruction = self.model.decode(passed, requantize=False).float()
-        parts = {"l1": F.l1_loss(reconstruction, images), "gradient": gradient_loss(reconstruction, images),
-                 "commitment": F.mse_loss(latents, codes.detach()), "codebook": F.mse_loss(codes, latents.detach())}
-        loss = (parts["l1"] + self.recipe.gradient_weight * parts["gradient"]
-                + self.recipe.commitment_weight * parts["commitment"] + parts["codebook"])
+        parts = {
+            "l1": F.l1_loss(reconstruction, images),
+            "gradient": gradient_loss(reconstruction, images),
+            "commitment": F.mse_loss(latents, codes.detach()),
+            "codebook": F.mse_loss(codes, latents.detach()),
+        }
+        loss = (
+            parts["l1"]
+            + self.recipe.gradient_weight * parts["gradient"]
+            + self.recipe.commitment_weight * parts["commitment"]
+            + parts["codebook"]
+        )
         return loss, reconstruction, parts
 
 
@@ -95,10 +109,12 @@ class AutoencoderTask:
         self.discriminator = self.discriminator_optimizer = None
         if recipe.adversary:
             self.discriminator = PatchDiscriminator(recipe.adversary.channels).to(memory_format=torch.channels_last)
-            self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr=recipe.adversary.learning_rate,
-                                                             betas=(0.5, 0.99), weight_decay=0.0)
+            self.discriminator_optimizer = torch.optim.AdamW(
+                self.discriminator.parameters(), lr=recipe.adversary.learning_rate, betas=(0.5, 0.99), weight_decay=0.0
+            )
             self.discriminator_prepared, self.discriminator_optimizer = accelerator.prepare(
-                self.discriminator, self.discriminator_optimizer)
+                self.discriminator, self.discriminator_optimizer
+            )
 
     def _start_codebook_on_data(self, model: VQAutoencoder) -> None:
         """Codebook entries start at latents of training pictures, so that none is dead from the beginning."""
@@ -145,7 +161,9 @@ class AutoencoderTask:
         losses = {key: float(value.detach()) for key, value in {"loss": loss, **parts, "gradient_norm": norm}.items()}
         if adversary:
             losses.setdefault("adversary", 0.0)
-            losses["discriminator"] = self._train_discriminator(images, reconstruction.detach()) if step >= adversary.start else 0.0
+            losses["discriminator"] = (
+                self._train_discriminator(images, reconstruction.detach()) if step >= adversary.start else 0.0
+            )
         return losses
 
     def _adaptive_weight(self, reconstruction_loss: Tensor, adversarial_loss: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Training of the identity-conditioned denoiser on cached latents (IDiff-Face, arXiv 2308.04995, sec. 3.2).
 
 Published recipe: ε-prediction, plain mean squared error, CPD 25 %. Options: velocity prediction (arXiv 2202.00512),
-min-SNR weighting (arXiv 2303.09556), whole-context dropout to a learned null (classifier-free guidance, arXiv 2207.12598).
+min-SNR weighting (arXiv 2303.09556), whole-context dropout to a learned null (arXiv 2207.12598).
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class DenoisingLoss(nn.Module):
         super().__init__()
         self.unet, self.recipe = unet, recipe
 
-    def forward(self, latents: Tensor, noise: Tensor, timesteps: Tensor, contexts: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, latents: Tensor, noise: Tensor, timesteps: Tensor, contexts: Tensor, empty: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Clean latents, noise ``[n, c, h, w]``, timesteps ``[n]``, contexts ``[n, d]``, empty (bool ``[n]``) to
         (loss, unweighted error per image ``[n]``)."""
         signal, sigma = (values[timesteps][:, None, None, None] for values in (self.unet.signal, self.unet.sigma))
@@ -72,11 +74,21 @@ class DiffusionTask:
         torch.manual_seed(recipe.train.seed)
         self.recipe, self.data, self.autoencoder, self.accelerator = recipe, data, autoencoder, accelerator
         self.n_items = len(data.labels)
-        unet = IDiffUNet(in_channels=data.latents.shape[2], sample_size=data.latents.shape[3],
-                         context_input=data.contexts.shape[2], conditioner=data.conditioner, **recipe.model.model_dump())
+        unet = IDiffUNet(
+            in_channels=data.latents.shape[2],
+            sample_size=data.latents.shape[3],
+            context_input=data.contexts.shape[2],
+            conditioner=data.conditioner,
+            **recipe.model.model_dump(),
+        )
         self.objective = DenoisingLoss(unet, recipe).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(self.objective.parameters(), lr=recipe.train.learning_rate, betas=recipe.train.betas,
-                                      weight_decay=recipe.train.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.objective.parameters(),
+            lr=recipe.train.learning_rate,
+            betas=recipe.train.betas,
+            weight_decay=recipe.train.weight_decay,
+            fused=True,
+        )
         self.prepared, self.optimizer = accelerator.prepare(self.objective, optimizer)
         self.average = WeightAverage(self.objective.unet, recipe.train.ema)
         self.people = _person_means(data)
@@ -91,7 +103,11 @@ class DiffusionTask:
         batch = self._batch(step, rows)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(int(keyed_generator("dropout", self.recipe.train.seed, step, self.accelerator.process_index).integers(2**31)))
+        torch.manual_seed(
+            int(
+                keyed_generator("dropout", self.recipe.train.seed, step, self.accelerator.process_index).integers(2**31)
+            )
+        )
         with self.accelerator.autocast():
             loss, error = self.prepared(*batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -111,12 +127,16 @@ class DiffusionTask:
         timesteps = (generator.permutation(strata) * 1000).astype(np.int64)[places]
         mirror = ((uniform[:, 1] < 0.5) & recipe.flips).astype(np.int64)[places]
         empty = (uniform[:, 2] < recipe.empty_share)[places]
-        noise = keyed_normal((recipe.train.batch, *self.data.latents.shape[2:]), "diffusion-noise", recipe.train.seed, step)[places]
+        noise = keyed_normal(
+            (recipe.train.batch, *self.data.latents.shape[2:]), "diffusion-noise", recipe.train.seed, step
+        )[places]
         contexts = self._contexts(rows, mirror, uniform[places, 3], step, places)
         tensors = (self.data.latents[rows, mirror], noise, timesteps, contexts, empty)
         return tuple(torch.from_numpy(np.ascontiguousarray(value)).to(self.accelerator.device) for value in tensors)
 
-    def _contexts(self, rows: np.ndarray, mirror: np.ndarray, chance: np.ndarray, step: int, places: np.ndarray) -> np.ndarray:
+    def _contexts(
+        self, rows: np.ndarray, mirror: np.ndarray, chance: np.ndarray, step: int, places: np.ndarray
+    ) -> np.ndarray:
         recipe = self.recipe
         contexts = self.data.contexts[rows, mirror]
         share = {"image": 0.0, "mixed": 0.5, "person": 1.0}[recipe.context_of]
@@ -141,12 +161,20 @@ class DiffusionTask:
         latents = torch.from_numpy(self.data.latents[rows, 0])
         with self.accelerator.autocast():
             columns = [self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).float()]
-            noise = torch.from_numpy(keyed_normal((SHEET_IMAGES, *self.data.latents.shape[2:]), "sheet", self.recipe.train.seed))
+            noise = torch.from_numpy(
+                keyed_normal((SHEET_IMAGES, *self.data.latents.shape[2:]), "sheet", self.recipe.train.seed)
+            )
             pipe = self.pipeline()
             pipe.set_progress_bar_config(disable=True)
             for column in range(SHEET_IMAGES):
-                images = pipe(contexts, negatives, guidance=guidance.constant(0.5), num_inference_steps=SHEET_STEPS,
-                              latents=noise[column].expand(len(rows), -1, -1, -1), output_type="pt").images
+                images = pipe(
+                    contexts,
+                    negatives,
+                    guidance=guidance.constant(0.5),
+                    num_inference_steps=SHEET_STEPS,
+                    latents=noise[column].expand(len(rows), -1, -1, -1),
+                    output_type="pt",
+                ).images
                 columns.append(images.float() * 2 - 1)
         sheet([torch.stack([column[row] for column in columns]) for row in range(len(rows))], path)
 

@@ -27,7 +27,7 @@ ENCODE_BATCH = 32
 
 @dataclass(frozen=True)
 class Faces:
-    """Training pictures in memory: ``images`` uint8 ``[n, S, S, 3]`` RGB, ``labels`` int64 ``[n]``, names, content hash."""
+    """Training pictures uint8 ``[n, S, S, 3]`` RGB, labels int64 ``[n]``, their dataset rows, names, content hash."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -47,7 +47,9 @@ class Latents:
     hash: str
 
 
-def load_faces(source: str | os.PathLike | datasets.FaceDataset, size: int, identities: Sequence[str] | None = None) -> Faces:
+def load_faces(
+    source: str | os.PathLike | datasets.FaceDataset, size: int, identities: Sequence[str] | None = None
+) -> Faces:
     """Load the pictures of the named people (all, if ``None``), resized to ``size``.
 
     Raises:
@@ -58,7 +60,9 @@ def load_faces(source: str | os.PathLike | datasets.FaceDataset, size: int, iden
     if identities is not None:
         unknown = sorted(set(identities) - set(dataset.identities))
         if unknown:
-            raise InputError(f"{len(unknown)} identities are not in the dataset, the first is {unknown[0]!r}", where=dataset.root)
+            raise InputError(
+                f"{len(unknown)} identities are not in the dataset, the first is {unknown[0]!r}", where=dataset.root
+            )
         wanted = np.isin(np.array(dataset.identities), list(identities))
         rows = rows[wanted[dataset.labels]]
     if len(rows) == 0:
@@ -72,18 +76,29 @@ def load_faces(source: str | os.PathLike | datasets.FaceDataset, size: int, iden
     return Faces(images, dataset.labels[rows], rows, names, sha256_array(images))
 
 
-def read_contexts(embeddings: str | os.PathLike | Embeddings, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Embeddings]:
+def read_contexts(
+    embeddings: str | os.PathLike | Embeddings, rows: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, Embeddings]:
     """Unit contexts float32 of the given dataset rows; ``MismatchError`` if the embeddings are of another dataset."""
     value = embeddings if isinstance(embeddings, Embeddings) else read_embeddings(embeddings)
     if len(value) <= rows.max() or not np.array_equal(np.asarray(value.labels)[rows], labels):
-        raise MismatchError(f"the embeddings ({len(value)} rows) are not of these pictures", where="embeddings",
-                            fix="embed the same folder of faces with `negface embed`")
+        raise MismatchError(
+            f"the embeddings ({len(value)} rows) are not of these pictures",
+            where="embeddings",
+            fix="embed the same folder of faces with `negface embed`",
+        )
     vectors = np.asarray(value.embeddings, dtype=np.float32)[rows]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), value
 
 
-def cache_latents(faces: Faces, autoencoder: VQAutoencoder, autoencoder_hash: str, embeddings: str | os.PathLike | Embeddings,
-                  mirrored: str | os.PathLike | Embeddings | None, path: Path) -> Latents:
+def cache_latents(
+    faces: Faces,
+    autoencoder: VQAutoencoder,
+    autoencoder_hash: str,
+    embeddings: str | os.PathLike | Embeddings,
+    mirrored: str | os.PathLike | Embeddings | None,
+    path: Path,
+) -> Latents:
     """Latents and contexts of all pictures and mirror images; read from ``path`` if it holds just these.
 
     Args:

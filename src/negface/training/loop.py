@@ -20,7 +20,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from negface.foundation.errors import FormatError, MismatchError, TrainingError
-from negface.foundation.files import atomic_folder, atomic_path, ensure_folder, read_json, remove_temporaries, write_json
+from negface.foundation.files import (
+    atomic_folder,
+    atomic_path,
+    ensure_folder,
+    read_json,
+    remove_temporaries,
+    write_json,
+)
 from negface.foundation.hashing import sha256_json
 from negface.foundation.noise import keyed_generator
 from negface.foundation.progress import Progress, format_seconds
@@ -55,7 +62,9 @@ def learning_rate(recipe: Optimisation, step: int) -> float:
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.learning_rate * (recipe.final_share + (1 - recipe.final_share) * 0.5 * (1 + math.cos(math.pi * min(1, progress))))
+    return recipe.learning_rate * (
+        recipe.final_share + (1 - recipe.final_share) * 0.5 * (1 + math.cos(math.pi * min(1, progress)))
+    )
 
 
 class KeyedOrder:
@@ -68,7 +77,9 @@ class KeyedOrder:
     def rows(self, step: int) -> np.ndarray:
         """Rows int64 ``[batch]`` of step ``step``; batches run on across epochs, no item is dropped."""
         wanted = np.arange(step * self.batch, (step + 1) * self.batch)
-        return np.array([self._permutation(int(epoch))[place] for epoch, place in zip(*np.divmod(wanted, self.n_items))])
+        return np.array(
+            [self._permutation(int(epoch))[place] for epoch, place in zip(*np.divmod(wanted, self.n_items))]
+        )
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
@@ -77,8 +88,15 @@ class KeyedOrder:
         return self._order
 
 
-def run(task: Task, recipe: Optimisation, out: str | os.PathLike, accelerator: Accelerator, *, identity: dict[str, Any],
-        say: Callable[[str], None] = print) -> dict[str, Any]:
+def run(
+    task: Task,
+    recipe: Optimisation,
+    out: str | os.PathLike,
+    accelerator: Accelerator,
+    *,
+    identity: dict[str, Any],
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Train ``task`` for ``recipe.steps`` optimiser steps, resuming from ``out`` if it holds a checkpoint.
 
     Args:
@@ -119,13 +137,17 @@ def run(task: Task, recipe: Optimisation, out: str | os.PathLike, accelerator: A
             done = step + 1
             if log and (done % recipe.log_every == 0 or done == recipe.steps):
                 elapsed = seconds_before + time.monotonic() - began
-                log.row({"step": done, "seconds": round(elapsed, 2), "learning_rate": learning_rate(recipe, step), **losses})
+                log.row(
+                    {"step": done, "seconds": round(elapsed, 2), "learning_rate": learning_rate(recipe, step), **losses}
+                )
             if done % recipe.checkpoint_every == 0 and done < recipe.steps:
                 if main:
                     _checkpoint(task, out, key, done, seconds_before + time.monotonic() - began)
                     if not bar.visible:
-                        say(f"{task.name}: step {done}/{recipe.steps}, loss {losses['loss']:.4f}, {bar.rate:.2f} steps/s, "
-                            f"{format_seconds(bar.seconds_left or 0)} left")
+                        say(
+                            f"{task.name}: step {done}/{recipe.steps}, loss {losses['loss']:.4f}, {bar.rate:.2f}/s, "
+                            f"{format_seconds(bar.seconds_left or 0)} left"
+                        )
                 accelerator.wait_for_everyone()
             if main and done % recipe.sample_every == 0:
                 task.sample_sheet(out / "samples" / f"{done:07d}.png", done)
@@ -136,8 +158,13 @@ def run(task: Task, recipe: Optimisation, out: str | os.PathLike, accelerator: A
         task.save(out / "model")
         task.sample_sheet(out / "samples" / "final.png", recipe.steps)
     accelerator.wait_for_everyone()
-    return {"steps": recipe.steps, "seconds": round(seconds, 1), "resumed_at": start, "loss": last.get("loss"),
-            "model": str(out / "model")}
+    return {
+        "steps": recipe.steps,
+        "seconds": round(seconds, 1),
+        "resumed_at": start,
+        "loss": last.get("loss"),
+        "model": str(out / "model"),
+    }
 
 
 def _guard(losses: dict[str, float], step: int, rows: np.ndarray, out: Path, name: str) -> None:
@@ -145,8 +172,11 @@ def _guard(losses: dict[str, float], step: int, rows: np.ndarray, out: Path, nam
     if bad:
         with atomic_path(out / "bad-batch.npz") as path, open(path, "wb") as handle:
             np.savez(handle, rows=rows, step=step)
-        raise TrainingError(f"{name}: {', '.join(bad)} is not finite at step {step + 1}", where=out / "bad-batch.npz",
-                            fix="the rows of the batch are saved there; look at them, lower the learning rate, resume")
+        raise TrainingError(
+            f"{name}: {', '.join(bad)} is not finite at step {step + 1}",
+            where=out / "bad-batch.npz",
+            fix="the rows of the batch are saved there; look at them, lower the learning rate, resume",
+        )
 
 
 def _checkpoint(task: Task, out: Path, key: str, step: int, seconds: float) -> None:
@@ -169,23 +199,30 @@ def _resume(task: Task, out: Path, key: str) -> tuple[int, float]:
         return 0, 0.0
     state = read_json(folder / "state.json")
     if state["identity"] != key:
-        raise MismatchError("holds a checkpoint of another recipe or other data", where=out,
-                            fix="choose another folder, or give the recipe and data it was started with")
+        raise MismatchError(
+            "holds a checkpoint of another recipe or other data",
+            where=out,
+            fix="choose another folder, or give the recipe and data it was started with",
+        )
     try:
         for name, module in task.modules().items():
             module.load_state_dict(load_file(folder / f"{name}.safetensors"))
         for name, optimizer in task.optimizers().items():
             _load_optimizer(optimizer, load_file(folder / f"{name}.optimizer.safetensors"))
     except (SafetensorError, RuntimeError, OSError, KeyError) as error:
-        raise FormatError(f"checkpoint cannot be read ({error})", where=folder,
-                          fix="remove the checkpoint folder to start anew") from error
+        raise FormatError(
+            f"checkpoint cannot be read ({error})", where=folder, fix="remove the checkpoint folder to start anew"
+        ) from error
     return int(state["step"]), float(state["seconds"])
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value).contiguous().clone() for index, values in state.items()
-            for name, value in values.items()} or {"empty": torch.zeros(1)}
+    return {
+        f"{index}.{name}": torch.as_tensor(value).contiguous().clone()
+        for index, values in state.items()
+        for name, value in values.items()
+    } or {"empty": torch.zeros(1)}
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:

@@ -15,7 +15,6 @@ from negface.foundation.files import existing_file
 R = TypeVar("R", bound=BaseModel)
 
 
-
 class Section(BaseModel):
     """Base of all recipe sections: frozen, unknown keys refused."""
 
@@ -102,7 +101,7 @@ class DiffusionModel(Section):
 
 
 class DiffusionRecipe(Section):
-    """``negface train diffusion``: denoising on cached latents with contextual partial dropout and whole-context dropout.
+    """``negface train diffusion``: denoising on cached latents, with partial and whole-context dropout.
 
     ``loss_weighting``: ``uniform`` (published) or ``min-snr`` (arXiv 2303.09556, eq. 4-6, γ = ``min_snr_gamma``).
     ``context_of``: the context of a training picture is the embedding of that ``image`` (published), of the

@@ -29,11 +29,19 @@ WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 def _accelerator(recipe: Optimisation) -> Accelerator:
     """Process group, device and precision; CPU unless a GPU is there (``torchrun`` sets the rest)."""
-    return Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no", cpu=not torch.cuda.is_available())
+    return Accelerator(
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no", cpu=not torch.cuda.is_available()
+    )
 
 
-def train_autoencoder(recipe: AutoencoderRecipe, faces: str | os.PathLike | datasets.FaceDataset, out: str | os.PathLike, *,
-                      identities: Sequence[str] | None = None, say: Callable[[str], None] = print) -> dict[str, Any]:
+def train_autoencoder(
+    recipe: AutoencoderRecipe,
+    faces: str | os.PathLike | datasets.FaceDataset,
+    out: str | os.PathLike,
+    *,
+    identities: Sequence[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Train a VQ autoencoder on pictures, resuming what ``out`` holds.
 
     Args:
@@ -47,20 +55,29 @@ def train_autoencoder(recipe: AutoencoderRecipe, faces: str | os.PathLike | data
         ``{"steps", "seconds", "resumed_at", "loss", "model", "n_images", "n_identities"}``.
 
     Raises:
-        InputError: nothing to train on; MismatchError: ``out`` is of another recipe; TrainingError: a loss is not finite.
+        InputError: nothing to train on. MismatchError: ``out`` is of another recipe. TrainingError: loss not finite.
     """
     out = ensure_folder(out)
     accelerator = _accelerator(recipe.train)
     data = load_faces(faces, recipe.model.image_size, identities)
     identity = {"recipe": recipe.model_dump(mode="json"), "faces": data.hash}
-    result = run(AutoencoderTask(recipe, data.images, accelerator), recipe.train, out, accelerator, identity=identity, say=say)
+    result = run(
+        AutoencoderTask(recipe, data.images, accelerator), recipe.train, out, accelerator, identity=identity, say=say
+    )
     return _finish(result, out, identity, data, accelerator)
 
 
-def train_diffusion(recipe: DiffusionRecipe, faces: str | os.PathLike | datasets.FaceDataset,
-                    embeddings: str | os.PathLike | Embeddings, out: str | os.PathLike, *, autoencoder: str | os.PathLike,
-                    mirrored: str | os.PathLike | Embeddings | None = None, identities: Sequence[str] | None = None,
-                    say: Callable[[str], None] = print) -> dict[str, Any]:
+def train_diffusion(
+    recipe: DiffusionRecipe,
+    faces: str | os.PathLike | datasets.FaceDataset,
+    embeddings: str | os.PathLike | Embeddings,
+    out: str | os.PathLike,
+    *,
+    autoencoder: str | os.PathLike,
+    mirrored: str | os.PathLike | Embeddings | None = None,
+    identities: Sequence[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Train an identity-conditioned denoiser on cached latents, resuming what ``out`` holds.
 
     Args:
@@ -85,7 +102,9 @@ def train_diffusion(recipe: DiffusionRecipe, faces: str | os.PathLike | datasets
     identity = {"recipe": recipe.model_dump(mode="json"), "latents": latents.hash}
     task = DiffusionTask(recipe, latents, model, accelerator)
     result = run(task, recipe.train, out, accelerator, identity=identity, say=say)
-    return _finish(result, out, identity | {"autoencoder": weights_hash, "conditioner": latents.conditioner}, data, accelerator)
+    return _finish(
+        result, out, identity | {"autoencoder": weights_hash, "conditioner": latents.conditioner}, data, accelerator
+    )
 
 
 def load_autoencoder(folder: str | os.PathLike) -> tuple[VQAutoencoder, str]:
@@ -93,15 +112,21 @@ def load_autoencoder(folder: str | os.PathLike) -> tuple[VQAutoencoder, str]:
     folder = existing_folder(Path(folder), "autoencoder folder")
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
-        raise InputError(f"holds no {WEIGHTS_NAME}", where=folder, fix="give the `model` folder of `negface train autoencoder`")
+        raise InputError(
+            f"holds no {WEIGHTS_NAME}", where=folder, fix="give the `model` folder of `negface train autoencoder`"
+        )
     try:
         model = VQAutoencoder.from_pretrained(folder).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise FormatError(f"not a complete autoencoder ({error})", where=folder, fix="train or copy it again") from error
+        raise FormatError(
+            f"not a complete autoencoder ({error})", where=folder, fix="train or copy it again"
+        ) from error
     return model, sha256_file(weights)
 
 
-def _finish(result: dict[str, Any], out: Path, identity: dict[str, Any], data: Any, accelerator: Accelerator) -> dict[str, Any]:
+def _finish(
+    result: dict[str, Any], out: Path, identity: dict[str, Any], data: Any, accelerator: Accelerator
+) -> dict[str, Any]:
     result |= {"n_images": len(data.images), "n_identities": len(data.identities)}
     if accelerator.is_main_process:
         write_json(out / "training.json", {**result, "made_from": identity, "identities": list(data.identities)})
