@@ -134,6 +134,14 @@ def test_no_negative_means_plain_sampling_with_one_prediction_a_step(planned):
     assert predictions(plan, inputs) == 12 * 2 * 2
 
 
+def test_identities_without_a_negative_are_counted_with_one_prediction_a_step(planned, bank):
+    chosen = make_inputs(bank(4)).selection
+    kind, indices, vectors = chosen.kind.copy(), chosen.indices.copy(), chosen.negatives.copy()
+    kind[0], indices[0], vectors[0] = 4, -1, math.nan
+    plan, inputs = planned(inputs=Inputs(bank(4), Selection(kind, indices, vectors), "given"))
+    assert predictions(plan, inputs) == 3 * 2 * (3 * 2 + 1)
+
+
 def test_prediction_count_is_what_the_pipeline_spends(planned, model):
     from negface.generation.batches import BatchSampler, load_pipeline
 

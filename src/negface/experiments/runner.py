@@ -38,7 +38,8 @@ from .steps import Journal
 EMBEDDINGS = ("conditioner", "conditioner-mirrored", "judge")
 
 
-def _say(text: str) -> None:
+def say_aloud(text: str) -> None:
+    """Status lines go to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -52,7 +53,7 @@ class Setup:
         autoencoder: a trained autoencoder. model: a trained pipeline (nothing is trained).
         contexts, strategies: restrict the grid. threads: of generation (decides bytes) and perception; None: the
             recipe's, and all processors. workers: processes of generation. force: accept a judge that is the
-            conditioner. command: as typed, for the record.
+            conditioner. command: as typed, for the record. notes: further warnings for tables and report.
     """
 
     faces: Path
@@ -69,7 +70,8 @@ class Setup:
     workers: int = 1
     force: bool = False
     command: str = ""
-    say: Callable[[str], None] = field(default=_say, compare=False)
+    notes: tuple[str, ...] = ()
+    say: Callable[[str], None] = field(default=say_aloud, compare=False)
 
 
 def run(recipe: RunRecipe, setup: Setup) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _check(setup: Setup) -> None:
 
 
 def _warnings(recipe: RunRecipe, setup: Setup, eyes: Eyes, split: Split) -> list[str]:
-    found = []
+    found = list(setup.notes)
     if eyes.same:
         found.append("the judge is the conditioner: it grades its own work")
     for what, given in (("model", setup.model), ("autoencoder", setup.autoencoder)):

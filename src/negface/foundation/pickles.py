@@ -5,6 +5,7 @@ A pickle is a program. ``restricted_loads`` refuses, by name and before it runs,
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 from collections import OrderedDict
@@ -12,27 +13,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import FormatError, UnsafePickleError
+from .pickled_arrays import ARRAY_GLOBALS
 
-# Globals that plain arrays and containers need. ``numpy._core`` (numpy 2) was ``numpy.core`` (numpy 1).
-PLAIN_GLOBALS = frozenset(
-    {
-        ("collections", "OrderedDict"),
-        ("builtins", "set"),
-        ("builtins", "frozenset"),
-        ("builtins", "bytearray"),
-        ("builtins", "complex"),
-        ("_codecs", "encode"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-    }
-    | {
-        (module, name)
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("_reconstruct", "scalar")
-    }
-    | {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
-)
+# Globals that plain containers need, each harmless whatever it is called with; arrays are rebuilt by us.
+PLAIN_GLOBALS = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "complex"): complex,
+    ("__builtin__", "set"): set,
+    ("_codecs", "encode"): codecs.encode,
+    **ARRAY_GLOBALS,
+}
 INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "lightning_lite.")
+
+NOTHING_RAN = "nothing of it was run; do not open this file with anything that would"
 
 
 class Placeholder:
@@ -95,16 +90,14 @@ class RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self.extra:
             return self.extra[module, name]
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
         if (module, name) in PLAIN_GLOBALS:
-            return super().find_class(module, name)
+            return PLAIN_GLOBALS[module, name]
         if self.inert and f"{module}.".startswith(INERT_PREFIXES):
             return _placeholder_class(module, name)
         raise UnsafePickleError(
             f"the pickle asks for {module}.{name}, which is not on the allow-list",
             where=self.where,
-            fix="nothing of it was run; do not open this file with anything that would",
+            fix=NOTHING_RAN,
         )
 
 
@@ -117,10 +110,18 @@ def restricted_loads(
     encoding: str = "ASCII",
 ) -> Any:
     """Unpickle plain containers and arrays; ``UnsafePickleError`` for anything else, ``FormatError`` if broken."""
-    unpickler = RestrictedUnpickler(io.BytesIO(data), where=where, extra=extra, inert=inert, encoding=encoding)
+    return carefully(RestrictedUnpickler(io.BytesIO(data), where=where, extra=extra, inert=inert, encoding=encoding))
+
+
+def carefully(unpickler: RestrictedUnpickler) -> Any:
+    """The next object of an unpickler; ``FormatError`` for whatever a broken pickle raises."""
     try:
         return unpickler.load()
-    except UnsafePickleError:
-        raise
+    except UnsafePickleError as error:
+        if error.where is not None:
+            raise
+        raise UnsafePickleError(error.what, where=unpickler.where, fix=NOTHING_RAN) from error
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise FormatError(f"not a readable pickle ({type(error).__name__}: {error})", where=where) from error
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise FormatError(f"not a readable pickle ({reason})", where=unpickler.where,
+                          fix="it is truncated or not a pickle: copy it again") from error

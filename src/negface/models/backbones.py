@@ -60,7 +60,9 @@ class IResNet(nn.Module):
         dropout: probability before the last layer, in training only.
     """
 
-    def __init__(self, blocks: tuple[int, int, int, int], *, dim: int = 512, image_size: int = 112, dropout: float = 0.0):
+    def __init__(
+        self, blocks: tuple[int, int, int, int], *, dim: int = 512, image_size: int = 112, dropout: float = 0.0
+    ):
         super().__init__()
         if image_size < STRIDE or image_size % STRIDE:
             raise InputError(f"image_size is {image_size}, must be a multiple of {STRIDE}", where="IResNet")

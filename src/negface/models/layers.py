@@ -95,6 +95,17 @@ class ResBlock(nn.Module):
         return residual + self.conv2(F.silu(hidden))
 
 
+def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Softmax attention over ``[n, heads, length, head_channels]``, scaled by 1/√head_channels.
+
+    Fused, but for training on a CPU, where the fused backward pass is 5 to 15 times slower than matrix products.
+    """
+    if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        scores = torch.matmul(query * query.shape[-1] ** -0.5, keys.transpose(2, 3))
+        return torch.matmul(torch.softmax(scores.float(), dim=-1).to(values.dtype), values)
+    return F.scaled_dot_product_attention(query, keys, values)
+
+
 class Attention(nn.Module):
     """Multi-head attention over ``[n, c, length]`` with width-1 convolutions as projections (fused kernel)."""
 
@@ -119,7 +130,7 @@ class Attention(nn.Module):
     def forward(self, hidden: Tensor, keys_values: tuple[Tensor, Tensor] | None = None) -> Tensor:
         query = self.split(_linear(self.to_q, hidden))
         keys, values = self.keys_values(hidden) if keys_values is None else keys_values
-        mixed = F.scaled_dot_product_attention(query, keys, values)
+        mixed = attend(query, keys, values)
         mixed = mixed.transpose(2, 3).reshape(hidden.shape)
         return _linear(self.proj_out, mixed)
 

@@ -284,7 +284,9 @@ class IDiffUNet(ModelMixin, ConfigMixin):
             raise InputError(f"sides {tuple(latents.shape[2:])} are not multiples of {fold}", where="latents")
         timesteps = torch.as_tensor(timesteps, device=latents.device).long()
         if timesteps.shape not in ((), (1,), (len(latents),)):
-            raise InputError(f"{tuple(timesteps.shape)} timesteps for {len(latents)} latents", where="timesteps")
+            raise InputError(
+                f"timesteps have shape {tuple(timesteps.shape)}, expected one or [{len(latents)}]", where="timesteps"
+            )
         timesteps = timesteps.expand(len(latents))
         if not isinstance(context, PreparedContext):
             context = self.prepare_context(context, len(latents))

@@ -99,7 +99,7 @@ class AutoencoderTask:
         torch.manual_seed(recipe.train.seed)
         self.recipe, self.images, self.accelerator = recipe, images, accelerator
         self.n_items = len(images)
-        model = VQAutoencoder(**recipe.model.model_dump())
+        model = VQAutoencoder(**recipe.model.model_dump()).to(accelerator.device)
         self._start_codebook_on_data(model)
         self.objective = ReconstructionLoss(model, recipe).to(memory_format=torch.channels_last)
         options = {"betas": recipe.train.betas, "weight_decay": recipe.train.weight_decay}
@@ -141,9 +141,11 @@ class AutoencoderTask:
         return optimizers | ({"discriminator": self.discriminator_optimizer} if self.discriminator else {})
 
     def step(self, step: int, rows: np.ndarray, rate: float) -> dict[str, float]:
-        generator = keyed_generator("autoencoder", self.recipe.train.seed, step, self.accelerator.process_index)
-        images = self._pictures(rows, generator.random(len(rows)) < 0.5)
-        quantized = torch.from_numpy(generator.random(len(rows)) < self.recipe.quantized_share).to(images.device)
+        batch = self.recipe.train.batch
+        share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        generator = keyed_generator("autoencoder", self.recipe.train.seed, step, 0)
+        images = self._pictures(rows, (generator.random(batch) < 0.5)[share])
+        quantized = torch.from_numpy((generator.random(batch) < self.recipe.quantized_share)[share]).to(images.device)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():
@@ -195,6 +197,7 @@ class AutoencoderTask:
         model = self.average.module
         rows = keyed_generator("scale", self.recipe.train.seed).permutation(self.n_items)[:512]
         with torch.no_grad(), self.accelerator.autocast():
-            spread = torch.cat([model.encode(self._pictures(part)).float() for part in np.array_split(rows, 8)]).std()
+            parts = np.array_split(rows, min(8, len(rows)))
+            spread = torch.cat([model.encode(self._pictures(part)).float() for part in parts]).std()
         model.register_to_config(scaling_factor=float(1 / spread))
         model.save_pretrained(folder)

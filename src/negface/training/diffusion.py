@@ -156,14 +156,15 @@ class DiffusionTask:
     def sample_sheet(self, path: Path, step: int) -> None:
         """People in rows: the training picture, then pictures sampled from its context (far negative, w = 0.5)."""
         rows = np.arange(0, self.n_items, max(1, self.n_items // SHEET_PEOPLE))[:SHEET_PEOPLE]
-        contexts = torch.from_numpy(self.data.contexts[rows, 0])
+        device = self.accelerator.device
+        contexts = torch.from_numpy(self.data.contexts[rows, 0]).to(device)
         negatives = contexts[(contexts @ contexts.T).argmin(1)]
-        latents = torch.from_numpy(self.data.latents[rows, 0])
+        latents = torch.from_numpy(self.data.latents[rows, 0]).to(device)
         with self.accelerator.autocast():
             columns = [self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).float()]
             noise = torch.from_numpy(
                 keyed_normal((SHEET_IMAGES, *self.data.latents.shape[2:]), "sheet", self.recipe.train.seed)
-            )
+            ).to(device)
             pipe = self.pipeline()
             pipe.set_progress_bar_config(disable=True)
             for column in range(SHEET_IMAGES):

@@ -127,9 +127,10 @@ def _encode(images: np.ndarray, autoencoder: VQAutoencoder) -> np.ndarray:
     scale = autoencoder.config.scaling_factor
     with torch.no_grad(), Progress("caching latents", len(images), unit="images") as bar:
         for start in range(0, len(images), ENCODE_BATCH):
-            block = torch.from_numpy(images[start : start + ENCODE_BATCH]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            block = torch.from_numpy(images[start : start + ENCODE_BATCH]).to(autoencoder.device)
+            block = block.permute(0, 3, 1, 2).float().div(127.5).sub(1)
             pair = torch.cat([block, block.flip(3)]).contiguous(memory_format=torch.channels_last)
-            encoded = (autoencoder.encode(pair).float() * scale).numpy()
+            encoded = (autoencoder.encode(pair).float() * scale).cpu().numpy()
             out[start : start + len(block), 0], out[start : start + len(block), 1] = np.split(encoded, 2)
             bar.advance(len(block))
     return out

@@ -120,7 +120,7 @@ def run(
         remove_temporaries(out)
     accelerator.wait_for_everyone()
     start, seconds_before = _resume(task, out, key)
-    if start:
+    if start and main:
         say(f"{task.name}: resuming at step {start} of {recipe.steps}")
     order = KeyedOrder(task.n_items, recipe.batch, recipe.seed)
     log = _Log(out / "log.csv", start) if main else None
@@ -133,13 +133,14 @@ def run(
             mine = rows[accelerator.process_index :: accelerator.num_processes]
             losses = task.step(step, mine, learning_rate(recipe, step))
             _guard(losses, step, mine, out, task.name)
-            last = losses
             done = step + 1
-            if log and (done % recipe.log_every == 0 or done == recipe.steps):
-                elapsed = seconds_before + time.monotonic() - began
-                log.row(
-                    {"step": done, "seconds": round(elapsed, 2), "learning_rate": learning_rate(recipe, step), **losses}
-                )
+            if done % recipe.log_every == 0 or done == recipe.steps:
+                last = losses = _over_processes(losses, accelerator)
+                if log:
+                    elapsed = round(seconds_before + time.monotonic() - began, 2)
+                    log.row(
+                        {"step": done, "seconds": elapsed, "learning_rate": learning_rate(recipe, step), **losses}
+                    )
             if done % recipe.checkpoint_every == 0 and done < recipe.steps:
                 if main:
                     _checkpoint(task, out, key, done, seconds_before + time.monotonic() - began)
@@ -165,6 +166,14 @@ def run(
         "loss": last.get("loss"),
         "model": str(out / "model"),
     }
+
+
+def _over_processes(losses: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    """Losses of the global batch: the mean over equal shares."""
+    if accelerator.num_processes == 1:
+        return losses
+    mine = torch.tensor(list(losses.values()), dtype=torch.float32, device=accelerator.device)
+    return dict(zip(losses, accelerator.reduce(mine, "mean").tolist()))
 
 
 def _guard(losses: dict[str, float], step: int, rows: np.ndarray, out: Path, name: str) -> None:
@@ -198,7 +207,7 @@ def _resume(task: Task, out: Path, key: str) -> tuple[int, float]:
     if not (folder / "state.json").exists():
         return 0, 0.0
     state = read_json(folder / "state.json")
-    if state["identity"] != key:
+    if state.get("identity") != key:
         raise MismatchError(
             "holds a checkpoint of another recipe or other data",
             where=out,

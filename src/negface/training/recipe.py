@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from negface.foundation.errors import FormatError, InputError, UnknownNameError
 from negface.foundation.files import existing_file
 
 R = TypeVar("R", bound=BaseModel)
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
@@ -40,7 +41,7 @@ class Optimisation(Section):
     warmup: int = Field(200, ge=0)
     final_share: float = Field(0.01, ge=0.0, le=1.0)
     weight_decay: float = Field(0.0, ge=0.0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     clip: float = Field(1.0, gt=0.0)
     precision: Literal["bf16", "fp32"] = "bf16"
     ema: EMA = EMA()
@@ -64,7 +65,7 @@ class AutoencoderModel(Section):
     image_size: PositiveInt = 128
     latent_channels: PositiveInt = 3
     channels: PositiveInt = 128
-    multipliers: tuple[int, ...] = (1, 2, 4)
+    multipliers: tuple[PositiveInt, ...] = Field((1, 2, 4), min_length=1)
     blocks: PositiveInt = 2
     codebook_size: PositiveInt = 8192
     patch: PositiveInt = 1
@@ -83,12 +84,19 @@ class AutoencoderRecipe(Section):
     quantized_share: float = Field(1.0, ge=0.0, le=1.0)
     adversary: Adversary | None = None
 
+    @field_validator("feature_weight")
+    @classmethod
+    def _no_feature_loss_yet(cls, value: float) -> float:
+        if value:
+            raise ValueError("the feature loss is not there yet; leave feature_weight at 0")
+        return value
+
 
 class DiffusionModel(Section):
     """Shape of an ``IDiffUNet``; the defaults are the published cross-attention model with CPD 25 %."""
 
     initial_channels: PositiveInt = 96
-    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    channel_multipliers: tuple[PositiveInt, ...] = Field((1, 2, 2, 2), min_length=1)
     is_attention: tuple[bool, ...] = (False, True, True, True)
     head_channels: PositiveInt = 32
     blocks_per_resolution: PositiveInt = 2

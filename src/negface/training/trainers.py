@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 from negface import datasets
@@ -29,9 +30,17 @@ WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 def _accelerator(recipe: Optimisation) -> Accelerator:
     """Process group, device and precision; CPU unless a GPU is there (``torchrun`` sets the rest)."""
-    return Accelerator(
-        mixed_precision="bf16" if recipe.precision == "bf16" else "no", cpu=not torch.cuda.is_available()
-    )
+    precision = "bf16" if recipe.precision == "bf16" else "no"
+    # accelerate keeps one precision per process; a second training may want another. The process group stays.
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+    if recipe.batch % accelerator.num_processes:
+        raise InputError(
+            f"train.batch {recipe.batch} cannot be shared equally by {accelerator.num_processes} processes",
+            fix="make it a multiple of the number of processes",
+        )
+    return accelerator
 
 
 def train_autoencoder(
@@ -96,6 +105,7 @@ def train_diffusion(
     out = ensure_folder(out)
     accelerator = _accelerator(recipe.train)
     model, weights_hash = load_autoencoder(autoencoder)
+    model = model.to(accelerator.device)
     data = load_faces(faces, model.config.image_size, identities)
     with accelerator.main_process_first():
         latents = cache_latents(data, model, weights_hash, embeddings, mirrored, out / "latents.safetensors")

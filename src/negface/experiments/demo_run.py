@@ -1,0 +1,63 @@
+"""``demo``: draw people, train two small recognisers, and give all of it to ``run``. Shows the path; proves nothing.
+
+The faces are drawn ellipses, a placeholder until shipped models and the population room exist.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from negface.foundation.files import atomic_folder
+
+from .demo_eyes import write_recognizer
+from .demo_faces import write_faces
+from .recipe import RunRecipe, load_run_recipe
+from .runner import Setup, run, say_aloud
+from .steps import Journal
+
+PEOPLE, PICTURES, EYE_STEPS = 240, 12, 500
+FACES, CONDITIONER, JUDGE = range(3)  # populations: no person is in two
+
+
+def demo_recipe() -> RunRecipe:
+    """The recipe that ships with the package."""
+    with as_file(files(__package__) / "demo.toml") as path:
+        return load_run_recipe(path)
+
+
+def demo(out: Path, *, workers: int = 1, recipe: RunRecipe | None = None, people: int = PEOPLE,
+         eye_steps: int = EYE_STEPS, say: Callable[[str], None] = say_aloud) -> dict[str, Any]:
+    """Run the demo into ``out``; resumable like every run. Returns the summary of ``run`` with the whole ``seconds``.
+
+    Args:
+        out: folder; faces and recognisers go to ``out/material``.
+        workers: processes of generation.
+        recipe: default: the demo's own. people, eye_steps: how many are drawn, how long recognisers train.
+    """
+    started = time.monotonic()
+    journal = Journal(Path(out), say)
+    material = journal.root / "material"
+    faces = material / "faces"
+
+    def draw() -> dict[str, Any]:
+        with atomic_folder(faces) as folder:
+            write_faces(folder, range(people), PICTURES, seed=FACES)
+        return {"people": people, "pictures": PICTURES}
+
+    journal.step("material/faces", {"people": people, "pictures": PICTURES, "seed": FACES}, draw, [faces])
+    eyes = {}
+    for name, architecture, population in (("conditioner", "demo-recognizer", CONDITIONER),
+                                           ("judge", "demo-judge", JUDGE)):
+        path = eyes[name] = material / f"{name}.safetensors"
+        wanted = {"architecture": architecture, "population": population, "steps": eye_steps}
+        journal.step(f"material/{name}", wanted,
+                     lambda path=path, wanted=wanted: {"file": write_recognizer(path, **wanted).name}, [path])
+    summary = run(recipe or demo_recipe(), Setup(
+        faces=faces, conditioner=eyes["conditioner"], judge=eyes["judge"], out=journal.root, workers=workers,
+        command="negface demo", say=say, notes=("drawn faces, not photographs: the numbers show the path and say "
+                                                "nothing about real faces",)))
+    return {**summary, "seconds": round(time.monotonic() - started, 1)}
