@@ -189,8 +189,8 @@ def test_kinds_without_a_pool_member_follow_the_contract():
 
 def test_every_strategy_is_registered_with_a_paper_and_works():
     identities = bank(5)
-    assert set(negatives.names()) == {"none", "close", "mid", "far", "random", "previous", "null-zero", "null-learned",
-                                      "antipodal"}
+    assert set(negatives.names()) == {"none", "close", "mid", "mid-with-self", "far", "random", "previous", "null-zero",
+                                      "null-learned", "antipodal"}
     for name in negatives.names():
         assert registry.entry("negative", name).paper
         assert select(identities, name).strategy == name

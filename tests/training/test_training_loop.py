@@ -70,7 +70,7 @@ def test_learning_rate_warms_up_and_ends_at_its_final_share():
     assert rates[:10] == pytest.approx([2 * (step + 1) / 10 for step in range(10)])
     assert rates[55] == pytest.approx(2 * (0.1 + 0.9 * 0.5))
     assert rates[100] == pytest.approx(0.2)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:]))
+    assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
 @pytest.mark.parametrize("warmup", [0, 4, 9])
@@ -196,7 +196,8 @@ def test_guard_stops_with_the_batch_saved_and_the_last_good_checkpoint_kept(tmp_
 
 def test_sheets_and_checkpoints_come_at_their_intervals(tmp_path):
     _, _, said = fit(tmp_path / "a", recipe=RECIPE.model_copy(update={"sample_every": 4}))
-    assert sorted(path.name for path in (tmp_path / "a/samples").iterdir()) == ["0000004.png", "0000008.png", "final.png"]
+    sheets = sorted(path.name for path in (tmp_path / "a/samples").iterdir())
+    assert sheets == ["0000004.png", "0000008.png", "final.png"]
     assert [line.split(",")[0] for line in said] == ["line: step 3/8", "line: step 6/8"]
     assert "left" in said[0]
 
@@ -206,3 +207,9 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     shutil.copytree(tmp_path / "a/checkpoint", tmp_path / "a/.tmp-0123-checkpoint")
     fit(tmp_path / "a")
     assert not list((tmp_path / "a").glob(".tmp-*"))
+
+
+def test_checkpoint_that_was_just_being_replaced_is_found_again(tmp_path):
+    interrupted(tmp_path / "a")
+    (tmp_path / "a/checkpoint").rename(tmp_path / "a/.tmp-0123-old-checkpoint")
+    assert fit(tmp_path / "a")[0]["resumed_at"] == 3

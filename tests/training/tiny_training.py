@@ -48,7 +48,8 @@ def latents(n_identities=3, n_images=2, seed=0):
     n = n_identities * n_images
     values = np.random.default_rng(seed).standard_normal((n, 2, 3, 4, 4)).astype(np.float32)
     contexts = np.stack([unit(n, 1), unit(n, 2)], axis=1)
-    return Latents(values, contexts, np.repeat(np.arange(n_identities), n_images), {"name": "tiny", "hash": "c" * 64}, "k")
+    labels = np.repeat(np.arange(n_identities), n_images)
+    return Latents(values, contexts, labels, {"name": "tiny", "hash": "c" * 64}, "k")
 
 
 def vae_folder(path, **options):

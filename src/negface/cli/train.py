@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,12 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def _report(name: str, result: dict, json: Path | None) -> None:
+    """Once, also where ``torchrun`` runs this command in several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        emit(result, json=json, text=_summary(name, result))
+
+
 def _summary(name: str, result: dict) -> str:
     resumed = f", resumed at {result['resumed_at']}" if result["resumed_at"] else ""
     return (
@@ -58,7 +65,7 @@ def autoencoder(
 
     _set_threads(threads)
     result = train_autoencoder(load_recipe(AutoencoderRecipe, recipe), faces, out, identities=_identities(people))
-    emit(result, json=json, text=_summary("autoencoder", result))
+    _report("autoencoder", result, json)
 
 
 @app.command()
@@ -90,4 +97,4 @@ def diffusion(
         mirrored=mirrored,
         identities=_identities(people),
     )
-    emit(result, json=json, text=_summary("diffusion", result))
+    _report("diffusion", result, json)

@@ -25,6 +25,7 @@ _source("pca", "pca", "Gaussian in the principal-component space of embeddings",
 _negative("none", "no negative: plain sampling", f"{_IDIFF}, w = 0")
 _negative("close", "the most similar other identity", f"{_NEG}, Close-Neg: argmax cos(c_i, c_j), j != i", "pool")
 _negative("mid", "the other identity of middle rank", f"{_NEG}, Mid-Neg: rank (m - 1) // 2 of the m others", "pool")
+_negative("mid-with-self", "rank m // 2 of the m members, the identity counted", f"{_NEG}, Mid-Neg as released", "pool")
 _negative("far", "the least similar identity", f"{_NEG}, Far-Neg: argmin cos(c_i, c_j)", "pool")
 _negative("random", "a seeded uniform draw among the others", f"{_NEG}, Rand-Neg as described", "pool", "scope:image")
 _negative("previous", "the identity before this one", f"{_NEG}, Rand-Neg as released (i - 1)", "pool")

@@ -44,7 +44,8 @@ def select(bank: ContextBank, strategy: str, *, pool: ContextBank | None = None,
 
     Args:
         bank: the identities.
-        strategy: ``none close far mid random previous null-zero null-learned antipodal``.
+        strategy: ``none close far mid random previous null-zero null-learned antipodal``, and the released
+            ``mid-with-self``.
         pool: where negatives are taken from; the bank itself by default. Members with the identity's id are left out.
         seed: for ``random``; row i depends on the seed, its id and the pool's size, not on the rest of the bank.
         block_rows: identities ranked at a time (memory only; the answer is the same for every value).
@@ -137,6 +138,16 @@ def mid(task: Task) -> Selection:
     return _ranked(task, similarity.choose_median)
 
 
+def mid_with_self(task: Task) -> Selection:
+    """The released code's Mid-Neg: the identity is ranked among its candidates, and the upper median taken."""
+    selection = _ranked(task, similarity.choose_upper_median)
+    itself = np.flatnonzero(selection.indices == task.own)
+    if len(itself):
+        raise InputError(f"makes {task.bank.ids[itself[0]]!r} its own negative: the pool is too small, or full of "
+                         "copies", where="strategy 'mid-with-self'", fix="use a larger pool, or the strategy 'mid'")
+    return selection
+
+
 def random(task: Task) -> Selection:
     """A uniform draw among the others, one for each identity."""
     _need_others(task)
@@ -198,7 +209,7 @@ def _without_vector(task: Task, kind: int) -> Selection:
 
 def _provenance(task: Task, scope: str = "identity") -> dict[str, object]:
     """What made the selection; the seed and the pool only where they matter, so equal content stays equal."""
-    from_pool = task.strategy in ("close", "far", "mid", "random", "previous")
+    from_pool = task.strategy in ("close", "far", "mid", "mid-with-self", "random", "previous")
     return {"strategy": task.strategy, "scope": scope, "bank": task.bank.hash,
             "seed": task.seed if task.strategy == "random" else None,
             "pool": task.pool.hash if from_pool else None,

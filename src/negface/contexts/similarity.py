@@ -77,7 +77,16 @@ def choose_median(cosines: np.ndarray, own: int, band: float, exact: Callable[[n
     others = len(cosines) - (own >= 0)
     if own >= 0:
         cosines[own] = np.inf
-    rank = (others - 1) // 2
+    return _of_rank(cosines, (others - 1) // 2, band, exact)
+
+
+def choose_upper_median(cosines: np.ndarray, own: int, band: float, exact: Callable[[np.ndarray], np.ndarray]) -> int:
+    """The member of rank ``m // 2`` among all m of the pool, the query's own identity included."""
+    return _of_rank(cosines, len(cosines) // 2, band, exact)
+
+
+def _of_rank(cosines: np.ndarray, rank: int, band: float, exact: Callable[[np.ndarray], np.ndarray]) -> int:
+    """The member of a rank, cosines ascending, equal ones by index."""
     middle = np.partition(cosines, rank)[rank]
     low, high = middle - 2 * band, middle + 2 * band
     candidates = np.flatnonzero((cosines >= low) & (cosines <= high))

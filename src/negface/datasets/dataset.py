@@ -1,14 +1,15 @@
 """``open(path)``: faces on disk as a map-style torch dataset, whatever way they lie there.
 
-A generated dataset is read by its manifest (files, or byte ranges of tar shards), any other folder as identity
-folders or foreign tar shards. No torch is imported: a ``DataLoader`` only needs ``__len__`` and ``__getitem__``.
+A generated dataset is read by its manifest (files, or byte ranges of tar shards), any other folder as RecordIO,
+foreign tar shards or identity folders. No torch is imported: a ``DataLoader`` only needs ``__len__`` and
+``__getitem__``.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from negface.foundation.errors import FormatError, InputError
 from .folders import natural_key, scan_identity_folders
 from .images import is_image_name, load_rgb
 from .manifest import MANIFEST_NAME, Manifest
+from .record_sets import find_record_file, read_record_set
+from .recordio import read_picture
 from .shards import read_range, scan_shard
 
 PLAN_NAME = "plan.json"
@@ -48,6 +51,7 @@ class FaceDataset:
     _file_of: np.ndarray = field(repr=False)
     _offsets: np.ndarray | None = field(repr=False, default=None)
     _lengths: np.ndarray | None = field(repr=False, default=None)
+    _read_at: Callable[[Path, int, int], bytes] = field(repr=False, default=read_range)
     notes: Counter = field(default_factory=Counter, repr=False)
 
     def __len__(self) -> int:
@@ -73,7 +77,7 @@ class FaceDataset:
         """The encoded bytes of one picture."""
         path = self.root / self._files[self._file_of[index]]
         if self._offsets is not None and self._lengths is not None:
-            return read_range(path, int(self._offsets[index]), int(self._lengths[index]))
+            return self._read_at(path, int(self._offsets[index]), int(self._lengths[index]))
         try:
             return path.read_bytes()
         except OSError as error:
@@ -103,21 +107,25 @@ def open(path: str | os.PathLike) -> FaceDataset:
 
     Args:
         path: a generated dataset (its folder), a folder of identity folders (labels in natural order of the names),
-            a folder of webdataset tars with ``.cls`` members, or one such tar.
+            a folder of webdataset tars with ``.cls`` members, one such tar, insightface's ``.rec`` or its folder.
 
     Raises:
         InputError: nothing there, no pictures, or a generation that is not finished.
-        FormatError: a damaged manifest or shard. Pictures are read, and so checked, only when asked for.
+        FormatError: a damaged manifest, shard or record file. Pictures are read, and so checked, only when asked for.
     """
     path = Path(path)
     if path.is_file() and path.suffix == ".tar":
         return _from_shards(path.parent, [path.name])
+    if path.suffix == ".rec":
+        return _from_records(path)
     if (path / MANIFEST_NAME).is_file():
         return _from_manifest(path)
     if (path / PLAN_NAME).is_file():
         raise InputError("this dataset is not finished: it has a plan and no manifest", where=path,
                          fix="run the same `negface generate` command again; it resumes")
     if path.is_dir():
+        if (records := find_record_file(path)) is not None:
+            return _from_records(records)
         shards = sorted((entry.name for entry in path.glob("*.tar") if not entry.name.startswith(".")), key=natural_key)
         if shards:
             return _from_shards(path, shards)
@@ -158,6 +166,13 @@ def _from_manifest(root: Path) -> FaceDataset:
     where = (np.asarray(offsets, np.int64), np.asarray(lengths, np.int64)) if offsets else (None, None)
     return FaceDataset(root, np.asarray(labels, np.int64), tuple(names[i] for i in range(len(names))), manifest,
                        list(files), np.asarray(file_of, np.int64), *where)
+
+
+def _from_records(path: Path) -> FaceDataset:
+    found = read_record_set(path)
+    n = len(found.keys)
+    return FaceDataset(path.parent, found.labels, found.identities, found.rows, [path.name], np.zeros(n, np.int64),
+                       found.offsets, np.full(n, -1, np.int64), read_picture)
 
 
 def _from_shards(root: Path, shards: list[str]) -> FaceDataset:

@@ -20,9 +20,8 @@ import numpy as np
 from negface.foundation.errors import FormatError, InputError, MismatchError
 from negface.foundation.files import existing_file
 
-from .folders import natural_key
 from .manifest import Manifest
-from .recordio import _HEADER, _WHOLE, LARGEST_PART, MAGIC, read_payload, read_record, scan_records, unpack_record
+from .recordio import HEADER_SIZE, LARGEST_PART, MAGIC, WHOLE, read_payload, read_record, scan_records, unpack_record
 
 DEFAULT_STEM = "train"
 
@@ -100,13 +99,13 @@ def read_index(path: str | os.PathLike, size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _number_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Without an index: numbers in file order, from 0 where record 0 is there or the ids begin so."""
+    """Without an index: keys from 0 in the order of the file, which is how both forms are written."""
     offsets = np.asarray([offset for offset, _ in scan_records(path)], np.int64)
     return np.arange(len(offsets), dtype=np.int64), offsets
 
 
 def _pictures(path: Path, keys: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep keys and offsets of pictures, in order of the index."""
+    """Keep keys and offsets of pictures: in order of the keys where record 0 is there, else of the index."""
     at = np.flatnonzero(keys == 0)
     if not len(at):
         return keys, offsets
@@ -119,11 +118,12 @@ def _pictures(path: Path, keys: np.ndarray, offsets: np.ndarray) -> tuple[np.nda
                           where=path)
     images = (keys > 0) & (keys < end)
     if int(images.sum()) != int(end) - 1:
-        raise FormatError(f"record 0 announces {int(end) - 1} pictures, the index has {int(images.sum())} of their keys",
+        raise FormatError(f"record 0 announces {int(end) - 1} pictures, the index has keys of {int(images.sum())}",
                           where=path, fix="the index is incomplete; make or copy it again")
     if not images.any():
         raise InputError("the record file holds no pictures", where=path)
-    return keys[images], offsets[images]
+    order = np.flatnonzero(images)[np.argsort(keys[images])]
+    return keys[order], offsets[order]
 
 
 def _labels(path: Path, keys: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,8 +139,8 @@ def _labels(path: Path, keys: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarr
     magic, part, flags = words[head], words[head + 1], words[head + 2].copy()
     first = np.where(flags == 0, words[head + 3], words[np.where(short, 0, place + 8)]).view(np.float32).copy()
     length = (part & LARGEST_PART).astype(np.int64)
-    odd = (short | (magic != MAGIC) | (part >> 29 != _WHOLE) | (room * 4 < 8 + length)
-           | (length < _HEADER.size + 4 * flags.astype(np.int64)))
+    odd = (short | (magic != MAGIC) | (part >> 29 != WHOLE) | (room * 4 < 8 + length)
+           | (length < HEADER_SIZE + 4 * flags.astype(np.int64)))
     del words
     with open(path, "rb") as handle:
         for i in np.flatnonzero(odd):
@@ -259,8 +259,3 @@ def _is_number(word: str) -> bool:
         float(word)
         return True
     return False
-
-
-def class_order(names: Sequence[str]) -> list[str]:
-    """Names in the order in which they are labelled: natural order."""
-    return sorted(names, key=natural_key)

@@ -25,7 +25,8 @@ LARGEST_LABEL = 1 << 24  # float32 holds every integer up to here
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
 _PART = struct.Struct("<II")
 _HEADER = struct.Struct("<IfQQ")
-_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+HEADER_SIZE = _HEADER.size
+WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _TRUNCATED = "the file is truncated or damaged; make or copy it again"
 
 
@@ -55,15 +56,15 @@ def pack_record(record: Record) -> bytes:
 
 def unpack_record(payload: bytes, where: object) -> Record:
     """The record of a payload; ``FormatError`` if it is too short for its header."""
-    if len(payload) < _HEADER.size:
-        raise FormatError(f"the record has {len(payload)} bytes, its header alone needs {_HEADER.size}", where=where,
+    if len(payload) < HEADER_SIZE:
+        raise FormatError(f"the record has {len(payload)} bytes, its header alone needs {HEADER_SIZE}", where=where,
                           fix=_TRUNCATED)
     flag, label, identifier, _ = _HEADER.unpack_from(payload)
-    start = _HEADER.size + 4 * flag
+    start = HEADER_SIZE + 4 * flag
     if start > len(payload):
         raise FormatError(f"the header announces {flag} labels, the record has room for "
-                          f"{(len(payload) - _HEADER.size) // 4}", where=where, fix=_TRUNCATED)
-    labels = np.frombuffer(payload, "<f4", flag, _HEADER.size).tolist() if flag else [label]
+                          f"{(len(payload) - HEADER_SIZE) // 4}", where=where, fix=_TRUNCATED)
+    labels = np.frombuffer(payload, "<f4", flag, HEADER_SIZE).tolist() if flag else [label]
     return Record(tuple(labels), identifier, payload[start:])
 
 
@@ -75,7 +76,7 @@ def frame(payload: bytes, where: object = "record") -> bytes:
         raise InputError(f"{len(payload)} bytes are too many for a record", where=where,
                          fix=f"a record holds at most {LARGEST_PART:,} bytes")
     last = len(pieces) - 1
-    flags = [_WHOLE] if not last else [_FIRST] + [_MIDDLE] * (last - 1) + [_LAST]
+    flags = [WHOLE] if not last else [_FIRST] + [_MIDDLE] * (last - 1) + [_LAST]
     parts = [_PART.pack(MAGIC, flag << 29 | len(piece)) + piece for flag, piece in zip(flags, pieces)]
     return b"".join(parts) + b"\0" * (-len(pieces[-1]) % 4)
 
@@ -95,7 +96,7 @@ def read_payload(handle: BinaryIO, offset: int, where: object) -> tuple[bytes, i
 
     Raises ``FormatError`` naming the byte: bad magic, a part that does not fit its place, or the end of the file.
     """
-    descriptor, pieces, place, expected = handle.fileno(), [], offset, (_WHOLE, _FIRST)
+    descriptor, pieces, place, expected = handle.fileno(), [], offset, (WHOLE, _FIRST)
     while True:
         head = os.pread(descriptor, _PART.size, place)
         if len(head) < _PART.size:
@@ -115,7 +116,7 @@ def read_payload(handle: BinaryIO, offset: int, where: object) -> tuple[bytes, i
                               where=where, fix=_TRUNCATED)
         pieces.append(piece)
         place += _PART.size + length + -length % 4
-        if flag in (_WHOLE, _LAST):
+        if flag in (WHOLE, _LAST):
             return _MAGIC_BYTES.join(pieces), place
         expected = (_MIDDLE, _LAST)
 

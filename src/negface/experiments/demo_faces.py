@@ -64,7 +64,7 @@ def draw_face(seed: int, number: int, picture: int, size: int = 32) -> np.ndarra
 
     ellipse(0, -0.06, who.width * 1.2, who.height * 1.05, who.hair)
     ellipse(turn * 0.3, 0.04, who.width, who.height, who.skin)
-    ellipse(0, -0.42 + who.hairline + nod, who.width, 0.17, who.hair)
+    ellipse(turn * 0.3, -0.34 + who.hairline + nod, who.width * 0.95, 0.14, who.hair)
     for sign in (-1, 1):
         eye = turn + sign * who.eye_distance, -0.04 + nod
         ellipse(*eye, who.eye_size * 1.7, who.eye_size, np.array([245, 245, 245]))

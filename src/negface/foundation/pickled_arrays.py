@@ -60,36 +60,48 @@ def _size(side: Any) -> int:
     return side
 
 
-def reconstruct(*_: Any) -> PickledArray:
-    """Stands for ``numpy.core.multiarray._reconstruct``: an empty array that ``__setstate__`` fills."""
-    return np.empty(0, np.uint8).view(PickledArray)
+class Rebuild:
+    """What pickles of arrays call, as bound methods: unlike functions, a pickle cannot change their defaults."""
 
+    @classmethod
+    def array(cls, *_: Any) -> PickledArray:
+        """Stands for ``numpy.core.multiarray._reconstruct``: an empty array that ``__setstate__`` fills."""
+        return np.empty(0, np.uint8).view(PickledArray)
 
-def scalar(described: PickledType, data: Any = b"") -> Any:
-    """Stands for ``numpy.core.multiarray.scalar``."""
-    if described.dtype.hasobject:
-        raise UnsafePickleError("the pickle holds a numpy scalar of objects")
-    data = data.encode("latin1") if isinstance(data, str) else bytes(data)
-    return np.frombuffer(data, described.dtype, count=1)[0]
+    @classmethod
+    def scalar(cls, described: PickledType, data: Any = b"") -> Any:
+        """Stands for ``numpy.core.multiarray.scalar``."""
+        if described.dtype.hasobject:
+            raise UnsafePickleError("the pickle holds a numpy scalar of objects")
+        data = data.encode("latin1") if isinstance(data, str) else bytes(data)
+        return np.frombuffer(data, described.dtype, count=1)[0]
 
+    @classmethod
+    def from_buffer(cls, data: Any, described: PickledType, shape: tuple, order: str) -> np.ndarray:
+        """Stands for ``numpy.core.numeric._frombuffer`` (pickle protocol 5)."""
+        if described.dtype.hasobject:
+            raise UnsafePickleError("the pickle holds a buffer of objects")
+        return np.frombuffer(bytes(data), described.dtype).reshape([_size(side) for side in shape], order=order)
 
-def from_buffer(data: Any, described: PickledType, shape: tuple, order: str) -> np.ndarray:
-    """Stands for ``numpy.core.numeric._frombuffer`` (pickle protocol 5)."""
-    if described.dtype.hasobject:
-        raise UnsafePickleError("the pickle holds a buffer of objects")
-    return np.frombuffer(bytes(data), described.dtype).reshape([_size(side) for side in shape], order=order)
+    @classmethod
+    def bytearray(cls, data: Any = b"", encoding: str = "latin1") -> bytearray:
+        """Stands for ``bytearray``, which would allocate any number of bytes it is asked for."""
+        return bytearray(cls.encode(data, encoding) if isinstance(data, str) else bytes(memoryview(data)))
 
-
-def plain_bytearray(data: Any = b"", encoding: str = "latin1") -> bytearray:
-    """Stands for ``bytearray``, which would allocate any number of bytes it is asked for."""
-    return bytearray(data.encode(encoding) if isinstance(data, str) else bytes(memoryview(data)))
+    @classmethod
+    def encode(cls, text: str, encoding: str = "latin1") -> bytes:
+        """Stands for ``_codecs.encode``, with which protocol 2 writes bytes; other codecs can be made to hang."""
+        if encoding not in ("latin1", "latin-1"):
+            raise UnsafePickleError(f"the pickle asks for the codec {encoding!r}")
+        return text.encode("latin1")
 
 
 ARRAY_GLOBALS = {
     ("numpy", "ndarray"): PickledArray,
     ("numpy", "dtype"): PickledType,
-    ("builtins", "bytearray"): plain_bytearray,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): from_buffer for core in ("core", "_core")},
+    ("builtins", "bytearray"): Rebuild.bytearray,
+    ("_codecs", "encode"): Rebuild.encode,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): Rebuild.array for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): Rebuild.scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): Rebuild.from_buffer for core in ("core", "_core")},
 }

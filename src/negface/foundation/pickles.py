@@ -5,14 +5,13 @@ A pickle is a program. ``restricted_loads`` refuses, by name and before it runs,
 
 from __future__ import annotations
 
-import codecs
 import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import FormatError, UnsafePickleError
+from .errors import FormatError, NegFaceError, UnsafePickleError
 from .pickled_arrays import ARRAY_GLOBALS
 
 # Globals that plain containers need, each harmless whatever it is called with; arrays are rebuilt by us.
@@ -22,7 +21,6 @@ PLAIN_GLOBALS = {
     ("builtins", "frozenset"): frozenset,
     ("builtins", "complex"): complex,
     ("__builtin__", "set"): set,
-    ("_codecs", "encode"): codecs.encode,
     **ARRAY_GLOBALS,
 }
 INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "lightning_lite.")
@@ -117,10 +115,10 @@ def carefully(unpickler: RestrictedUnpickler) -> Any:
     """The next object of an unpickler; ``FormatError`` for whatever a broken pickle raises."""
     try:
         return unpickler.load()
-    except UnsafePickleError as error:
+    except NegFaceError as error:
         if error.where is not None:
             raise
-        raise UnsafePickleError(error.what, where=unpickler.where, fix=NOTHING_RAN) from error
+        raise type(error)(error.what, where=unpickler.where, fix=error.fix or NOTHING_RAN) from error
     except Exception as error:  # a broken pickle can raise nearly anything
         reason = f"{type(error).__name__}: {error}"[:200]
         raise FormatError(f"not a readable pickle ({reason})", where=unpickler.where,

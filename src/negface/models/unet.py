@@ -137,6 +137,8 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         self.image_proj = nn.Conv2d(in_channels, initial_channels, 3, padding=1)
         self.time_emb = TimeEmbedding(initial_channels)
         self.context_emb = nn.Linear(context_input, context_channels)
+        # Unit vectors have components of 1/sqrt(d): the default start would make the context far weaker than the time.
+        nn.init.normal_(self.context_emb.weight, std=1.0)
         self.empty_context = nn.Parameter(torch.zeros(context_channels)) if learned_null else None
 
         widths, width = [], initial_channels

@@ -171,8 +171,9 @@ class AutoencoderTask:
     def _adaptive_weight(self, reconstruction_loss: Tensor, adversarial_loss: Tensor) -> Tensor:
         """Ratio of gradient norms at the last layer (VQGAN, eq. 7), clipped to [0, 1e3]."""
         last = self.objective.model.decoder.conv_out.weight
-        wanted = torch.autograd.grad(reconstruction_loss, last, retain_graph=True)[0].norm()
-        given = torch.autograd.grad(adversarial_loss, last, retain_graph=True)[0].norm()
+        losses = (reconstruction_loss, adversarial_loss)
+        gradients = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in losses)
+        wanted, given = (self.accelerator.reduce(gradient, "mean").norm() for gradient in gradients)
         return (wanted / (given + 1e-4)).clamp(0, 1e3).detach()
 
     def _train_discriminator(self, real: Tensor, fake: Tensor) -> float:
@@ -182,7 +183,7 @@ class AutoencoderTask:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         self.discriminator_optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     @torch.no_grad()
     def sample_sheet(self, path: Path, step: int) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from negface.foundation.errors import FormatError, MismatchError, TrainingError
 from negface.foundation.files import (
+    TEMPORARY_MARK,
     atomic_folder,
     atomic_path,
     ensure_folder,
@@ -117,6 +118,7 @@ def run(
     out, main = ensure_folder(out), accelerator.is_main_process
     key = sha256_json(identity)
     if main:
+        _rescue_checkpoint(out)
         remove_temporaries(out)
     accelerator.wait_for_everyone()
     start, seconds_before = _resume(task, out, key)
@@ -124,7 +126,7 @@ def run(
         say(f"{task.name}: resuming at step {start} of {recipe.steps}")
     order = KeyedOrder(task.n_items, recipe.batch, recipe.seed)
     log = _Log(out / "log.csv", start) if main else None
-    began, last = time.monotonic(), {}
+    began, last = time.monotonic(), log.last if log else {}
     with Progress(task.name, recipe.steps, unit="steps", done=start) as bar:
         if not main:
             bar.visible = False
@@ -199,13 +201,22 @@ def _checkpoint(task: Task, out: Path, key: str, step: int, seconds: float) -> N
         write_json(folder / "state.json", {"step": step, "seconds": seconds, "identity": key, "task": task.name})
 
 
+def _rescue_checkpoint(out: Path) -> None:
+    """A kill between the two renames that replace a checkpoint leaves the earlier one under a temporary name."""
+    for earlier in out.glob(f"{TEMPORARY_MARK}*-old-checkpoint"):
+        if not (out / "checkpoint").exists():
+            earlier.rename(out / "checkpoint")
+
+
 def _resume(task: Task, out: Path, key: str) -> tuple[int, float]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = out / "checkpoint"
-    if not (folder / "state.json").exists():
+    if not folder.exists():
         return 0, 0.0
+    if not (folder / "state.json").exists():
+        raise FormatError("checkpoint has no state.json", where=folder, fix="remove the folder to start anew")
     state = read_json(folder / "state.json")
     if state.get("identity") != key:
         raise MismatchError(
@@ -241,19 +252,25 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # Fused updates walk raw memory: moments must lie in memory as their parameter does (channels last).
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class _Log:
     """``log.csv``; rows after the resumed step are dropped first."""
 
     def __init__(self, path: Path, start: int):
-        self.path, self.fields = path, None
+        self.path, self.fields, self.last = path, None, {}
         if path.exists():
             with open(path, newline="") as handle:
                 rows = [row for row in csv.DictReader(handle) if int(row["step"]) <= start]
             path.unlink()
             for row in rows:
                 self.row(row)
+                self.last = {"loss": float(row["loss"])}
 
     def row(self, values: dict[str, Any]) -> None:
         first = self.fields is None

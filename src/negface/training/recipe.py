@@ -131,7 +131,8 @@ def parse_recipe(model: type[R], table: dict[str, Any], where: object) -> R:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
+        faults = error.errors()
+        first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
         path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UnknownNameError("recipe key", path, _keys_beside(model, first["loc"])) from error

@@ -1,0 +1,92 @@
+"""Released recognition backbones (ElasticFace, insightface) as safetensors with a declaration beside them.
+
+The architecture is read from the state dict's own keys; what a state dict cannot say (colour order, normalisation) is
+the rule of these families, or given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..foundation.checkpoints import read_checkpoint
+from ..foundation.errors import FormatError, InputError
+from ..foundation.files import atomic_path, existing_file, write_json
+from ..foundation.hashing import sha256_file
+from ..foundation.tensors import read_metadata
+from .declarations import Declaration, declaration_from_dict, sidecar_path
+from .networks import open_onnx
+
+IMAGE_SIZE = 112
+
+
+def convert_backbone(path: str | os.PathLike, out: str | os.PathLike, *,
+                     facts: Mapping[str, Any] | None = None) -> Declaration:
+    """Write a released backbone as ``out`` with ``out.json``, its declaration.
+
+    Args:
+        path: an iResNet-18/34/50/100 state dict (``.pth``, safetensors), or an ``.onnx`` file, which is copied.
+        out: the file to write; ``load_recognizer(out)`` opens it.
+        facts: keys of ``Declaration`` that the file cannot say; default 112 px, RGB, ``(x - 127.5) / 127.5``.
+
+    Raises:
+        FormatError: not a backbone, or incomplete, by file and key. UnsafePickleError: asks for more than tensors.
+        InputError: an unknown or ill-typed fact. MismatchError: an ONNX graph that contradicts the declaration.
+    """
+    path, out = existing_file(path, "backbone"), Path(out)
+    if path.suffix.lower() == ".onnx":
+        return _convert_onnx(path, out, facts)
+    from ..models import backbones, published
+
+    state, architecture = published.backbone_state(_read(path), path)
+    dim = _dim(state, path)
+    network = getattr(backbones, architecture)(dim=dim)
+    published.load_strictly(network, state, path)
+    if dim != Declaration(name="").dim:
+        raise InputError(f"gives {dim} numbers a picture; declared state dicts have {Declaration(name='').dim}",
+                         where=path, fix="export it to ONNX and convert that")
+    from safetensors.torch import save_file
+
+    with atomic_path(out) as temporary:
+        save_file(network.state_dict(), temporary)
+    return _declare(out, {"name": path.stem, "kind": "torch", "architecture": architecture, "dim": dim}, facts)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix != ".safetensors":
+        return read_checkpoint(path)
+    from safetensors.torch import load_file
+
+    read_metadata(path)
+    return load_file(path)
+
+
+def _dim(state: Mapping[str, Any], path: Path) -> int:
+    cells = 512 * (IMAGE_SIZE // 16) ** 2
+    if "fc.weight" not in state or state["fc.weight"].ndim != 2 or state["fc.weight"].shape[1] != cells:
+        given = list(state["fc.weight"].shape) if "fc.weight" in state else "not there"
+        raise FormatError(f"'fc.weight' is {given}, expected [d, {cells}] (pictures of {IMAGE_SIZE} px)", where=path,
+                          fix="give an iResNet backbone for 112 px")
+    return int(state["fc.weight"].shape[0])
+
+
+def _convert_onnx(path: Path, out: Path, facts: Mapping[str, Any] | None) -> Declaration:
+    declared = _declaration({"name": path.stem, "kind": "onnx"}, facts, sha256_file(path))
+    open_onnx(path, declared)
+    with atomic_path(out) as temporary:
+        temporary.write_bytes(path.read_bytes())
+    return _declare(out, {"name": path.stem, "kind": "onnx"}, facts)
+
+
+def _declare(out: Path, known: Mapping[str, Any], facts: Mapping[str, Any] | None) -> Declaration:
+    declaration = _declaration(known, facts, sha256_file(out))
+    write_json(sidecar_path(out), declaration.to_dict())
+    return declaration
+
+
+def _declaration(known: Mapping[str, Any], facts: Mapping[str, Any] | None, sha256: str) -> Declaration:
+    defaults = {"size": [IMAGE_SIZE, IMAGE_SIZE], "channels": "RGB", "mean": 127.5, "std": 127.5, "dim": 512}
+    given = {key: value for key, value in (facts or {}).items() if value is not None}
+    return declaration_from_dict({**defaults, **known, **given, "sha256": sha256})
