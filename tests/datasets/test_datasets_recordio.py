@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from negface import datasets
@@ -54,6 +54,7 @@ def slow_frame(payload: bytes) -> bytes:
     return out + b"\0" * (-len(out) % 4)
 
 
+@settings(deadline=None)
 @given(payload=WORDS)
 @example(payload=MAGIC_BYTES)
 @example(payload=b"x" + MAGIC_BYTES)
@@ -69,10 +70,11 @@ def test_payloads_with_the_magic_word_inside_survive(tmp_path_factory, payload):
         assert read_payload(handle, len(data), path)[0] == b"next"
 
 
-@given(labels=st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=5), data=st.binary(max_size=30))
-def test_several_labels_survive(labels, data):
-    labels[0] = abs(labels[0]) % 1000 // 1
-    record = Record(tuple(labels), 2**40, data)
+@settings(deadline=None)
+@given(label=st.integers(0, 2**24), more=st.lists(st.floats(width=32, allow_nan=False), max_size=4),
+       data=st.binary(max_size=30))
+def test_several_labels_survive(label, more, data):
+    record = Record((float(label), *more), 2**40, data)
     assert unpack_record(pack_record(record), "here") == record
 
 
@@ -202,13 +204,12 @@ def test_a_truncated_record_file_is_refused(tmp_path, keep):
     with pytest.raises(FormatError, match=r"train\."):
         datasets.open(path)
     path.with_suffix(".idx").unlink()
-    if keep != -40 or True:
-        with pytest.raises(FormatError, match=r"train\.rec"):
-            datasets.open(path)
+    with pytest.raises(FormatError, match=r"train\.rec"):
+        datasets.open(path)
 
 
 def test_record_flags_out_of_order_are_refused(tmp_path):
-    path = write_set(tmp_path, [(0, Record((0.0,), 0, picture(0)))])
+    path = write_set(tmp_path, [(1, Record((0.0,), 0, picture(0)))])
     damage(path, 4, struct.pack("<I", 2 << 29 | 60))
     with pytest.raises(FormatError, match="part flag 2 at byte 0"):
         datasets.open(path)

@@ -22,19 +22,19 @@ def pairs_of(n: int, seed: int, noise: float = 0.9, dim: int = 16, order: str = 
 
 
 def slow_twin(embeddings: np.ndarray, same: np.ndarray, folds: int, far_target: float):
-    """The rule as it is told: KFold, and every threshold tried by itself."""
-    from sklearn.model_selection import KFold
-
+    """The rule as it is told: contiguous folds, and every threshold tried by itself."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     distance = ((unit[0::2] - unit[1::2]) ** 2).sum(1)
     accuracies, thresholds, tars, fars = [], [], [], []
-    for train, test in KFold(folds).split(np.arange(len(same))):
+    for test in np.array_split(np.arange(len(same)), folds):
+        train = np.setdiff1d(np.arange(len(same)), test)
         tried = np.arange(0, 4, 0.01)
-        best = tried[np.argmax([((distance[train] < t) == same[train]).mean() for t in tried])]
+        genuine, impostors = distance[train][same[train]], distance[train][~same[train]]
+        best = tried[np.argmax([(genuine < t).sum() + (impostors >= t).sum() for t in tried])]
         accuracies.append(((distance[test] < best) == same[test]).mean())
         thresholds.append(best)
         fine = np.arange(0, 4, 0.001)
-        rates = [(distance[train] < t)[~same[train]].mean() for t in fine]
+        rates = [(impostors < t).mean() for t in fine]
         threshold = 0.0
         if max(rates) >= far_target:
             at = max(i for i, rate in enumerate(rates) if rate <= far_target)
@@ -46,7 +46,7 @@ def slow_twin(embeddings: np.ndarray, same: np.ndarray, folds: int, far_target: 
     return accuracies, thresholds, tars, fars
 
 
-@pytest.mark.parametrize(("n", "folds", "target"), [(100, 10, 0.1), (83, 10, 1e-3), (60, 7, 0.25), (40, 2, 0.5)])
+@pytest.mark.parametrize(("n", "folds", "target"), [(50, 10, 0.1), (43, 10, 1e-3), (60, 7, 0.25), (40, 2, 0.5)])
 def test_counting_all_thresholds_at_once_equals_trying_each(n, folds, target):
     embeddings, same = pairs_of(n, seed=n, order="alternating")
     found = verification(embeddings, same, folds=folds, far_target=target)

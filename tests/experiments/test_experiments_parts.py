@@ -16,7 +16,8 @@ from negface.experiments.recipe import load_run_recipe, strategy
 from negface.experiments.steps import Journal
 from negface.foundation.errors import FormatError, InputError
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+ROOT = Path(__file__).parents[2]
+RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "src/negface/experiments/demo.toml"]
 NAMES = tuple(f"p{number}" for number in range(20))
 
 

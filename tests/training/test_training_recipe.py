@@ -20,7 +20,8 @@ def test_a_recipe_of_one_line_is_the_published_model(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "recipe", [autoencoder_recipe(adversary={"weight": 0.5}), diffusion_recipe(context_of="mixed")], ids=["autoencoder", "diffusion"])
+    "recipe", [autoencoder_recipe(adversary={"weight": 0.5}), diffusion_recipe(context_of="mixed")],
+    ids=["autoencoder", "diffusion"])
 def test_a_recipe_survives_toml(tmp_path, recipe):
     text = toml(recipe.model_dump(mode="json", exclude_none=True))
     assert load(tmp_path, text, type(recipe)) == recipe

@@ -10,7 +10,7 @@ from negface.models import VQAutoencoder
 from negface.perception import Embeddings
 from negface.training.latents import Latents
 from negface.training.recipe import AutoencoderRecipe, DiffusionRecipe
-from negface.training.trainers import _accelerator
+from negface.training.trainers import make_accelerator
 
 DIM = 16
 TRAIN = {"steps": 6, "batch": 4, "warmup": 2, "learning_rate": 1e-3, "precision": "fp32", "log_every": 1,
@@ -29,7 +29,7 @@ def diffusion_recipe(train=None, **options):
 
 
 def accelerator(precision="fp32"):
-    return _accelerator(autoencoder_recipe({"precision": precision}).train)
+    return make_accelerator(autoencoder_recipe({"precision": precision}).train)
 
 
 def unit(n, seed=0):

@@ -31,6 +31,8 @@ VERBS = {
     "report": "Turn results into one self-contained HTML page.",
     "run": "Do all of it from one recipe: a folder of faces in, a dataset and its verdict out.",
     "demo": "See the whole path at work in a few minutes, on this machine.",
+    "convert": "Turn datasets, verification pairs and released models into the form you need.",
+    "compat": "The released code's deviations by name, for `generate --compat`.",
     "population": "Render procedural people with exact ground truth.",
 }
 

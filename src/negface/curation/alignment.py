@@ -13,45 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..foundation.errors import InputError, UnknownNameError
+from ..datasets.templates import TEMPLATE_SIZE, fit_similarity, template
+from ..foundation.errors import UnknownNameError
 from ..perception.faces import Detections, Detector
-
-# x, y of: the eye on the left of the picture, the other eye, nose, mouth corner on the left, the other corner.
-ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
-TEMPLATES = {"arcface": ARCFACE, "released-96": ARCFACE - [8.0, 0.0]}
-"""On a 112 x 112 picture. ``released-96`` is the 96-wide variant with which NegFaceDiff's training crops were made:
-8 pixels to the left of the benchmark crops (``arcface``), a shift that the release carries."""
-TEMPLATE_SIZE = 112
-
-
-def template(name: str, size: int = TEMPLATE_SIZE) -> np.ndarray:
-    """Five points float64 ``[5, 2]`` of a named template on a ``size`` x ``size`` picture (pixel centres are whole)."""
-    if name not in TEMPLATES:
-        raise UnknownNameError("alignment template", name, TEMPLATES)
-    return (TEMPLATES[name] + 0.5) * (size / TEMPLATE_SIZE) - 0.5 if size != TEMPLATE_SIZE else TEMPLATES[name].copy()
-
-
-def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The similarity (rotation, one scale, shift; no reflection) that brings ``source`` nearest to ``target``.
-
-    Args:
-        source, target: points ``[k, 2]``, k >= 2.
-
-    Returns:
-        float64 ``[2, 3]``: ``target ~ source @ m[:, :2].T + m[:, 2]``.
-
-    Raises ``InputError`` when points are not finite or all of ``source`` coincide.
-    """
-    p, q = (np.asarray(points, np.float64) @ [1, 1j] for points in (source, target))
-    if not (np.isfinite(p).all() and np.isfinite(q).all()):
-        raise InputError("points are not finite", where="alignment")
-    p_mean, q_mean = p.mean(), q.mean()
-    spread = np.sum(np.abs(p - p_mean) ** 2)
-    if spread <= 1e-12 * max(1.0, float(np.abs(p_mean)) ** 2):
-        raise InputError("the points coincide: no scale can be found", where="alignment")
-    a = np.sum(np.conj(p - p_mean) * (q - q_mean)) / spread
-    b = q_mean - a * p_mean
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:

@@ -62,14 +62,14 @@ def read_pairs(path: str | os.PathLike) -> PairList:
     """
     path = existing_file(Path(path), "pair list")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(f"is not text ({error.reason} at byte {error.start})", where=path) from error
-    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    filled = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not filled:
         raise InputError("the pair list is empty", where=path)
     if CSV_HEADER[0] in filled[0][1]:
-        return _from_csv(lines, path)
+        return _from_csv(text, path)
     return _from_words([(number, _words(line)) for number, line in filled], path)
 
 
@@ -84,10 +84,10 @@ def _flag(word: str | None, number: int, path: Path) -> bool:
     return value in _TRUE
 
 
-def _from_csv(lines: Sequence[str], path: Path) -> PairList:
+def _from_csv(text: str, path: Path) -> PairList:
     names, same = [], []
     try:
-        reader = csv.DictReader(lines, strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         missing = [column for column in CSV_HEADER if column not in (reader.fieldnames or ())]
         if missing:
             raise FormatError(f"has no column {missing[0]!r}", where=path, fix=f"columns: {', '.join(CSV_HEADER)}")
@@ -137,10 +137,12 @@ def _lfw_name(person: str, number: str) -> str:
 
 def csv_of_pairs(names: Iterable[str], same: Iterable[bool]) -> str:
     """The CSV text of pairs."""
-    buffer, names = io.StringIO(), iter(names)
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer, names = io.StringIO(newline=""), list(names)
+    # Python's writer leaves a lone carriage return bare when lines end in "\n".
+    quoting = csv.QUOTE_ALL if any("\r" in name for name in names) else csv.QUOTE_MINIMAL
+    writer = csv.writer(buffer, lineterminator="\n", quoting=quoting)
     writer.writerow(CSV_HEADER)
-    writer.writerows((first, second, int(flag)) for first, second, flag in zip(names, names, same))
+    writer.writerows((first, second, int(flag)) for first, second, flag in zip(names[0::2], names[1::2], same))
     return buffer.getvalue()
 
 

@@ -20,7 +20,7 @@ from negface.perception.declarations import sidecar_path
 
 from .demo_faces import draw_face
 
-SIZE, PEOPLE, PICTURES = 32, 250, 12
+SIZE, PICTURES = 32, 12
 SCALE, MARGIN = 20.0, 0.2
 
 
@@ -44,13 +44,14 @@ def build_judge() -> nn.Module:
     return _network((24, 48, 96), 5, 48)
 
 
-def write_recognizer(path: Path, *, architecture: str, population: int, steps: int, batch: int = 96) -> Path:
-    """Train a recogniser on people of ``population`` and write it with its declaration beside it."""
+def write_recognizer(path: Path, *, architecture: str, population: int, steps: int, people: int = 250,
+                     batch: int = 96) -> Path:
+    """Train a recogniser on ``people`` people of ``population`` and write it with its declaration beside it."""
     from safetensors.torch import save_file
 
     torch.manual_seed(population)
     network = {"demo-recognizer": build_conditioner, "demo-judge": build_judge}[architecture]()
-    images, labels = _pictures(population)
+    images, labels = _pictures(population, people)
     _train(network, images, labels, population, steps, batch, path.stem)
     with atomic_path(path) as temporary:
         save_file(network.state_dict(), temporary)
@@ -62,15 +63,16 @@ def write_recognizer(path: Path, *, architecture: str, population: int, steps: i
     return path
 
 
-def _pictures(population: int) -> tuple[Tensor, Tensor]:
-    images = np.stack([draw_face(population, number, picture, SIZE) for number in range(PEOPLE)
+def _pictures(population: int, people: int) -> tuple[Tensor, Tensor]:
+    images = np.stack([draw_face(population, number, picture, SIZE) for number in range(people)
                        for picture in range(PICTURES)])
-    labels = np.repeat(np.arange(PEOPLE), PICTURES)
+    labels = np.repeat(np.arange(people), PICTURES)
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().sub(127.5).div(127.5), torch.from_numpy(labels)
 
 
 def _train(network: nn.Module, images: Tensor, labels: Tensor, seed: int, steps: int, batch: int, name: str) -> None:
-    centres = nn.Parameter(torch.randn(PEOPLE, network[-1].out_features))
+    people = int(labels.max()) + 1
+    centres = nn.Parameter(torch.randn(people, network[-1].out_features))
     optimiser = torch.optim.AdamW([*network.parameters(), centres], lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     network.train()
@@ -80,7 +82,7 @@ def _train(network: nn.Module, images: Tensor, labels: Tensor, seed: int, steps:
             rows = torch.from_numpy(random.integers(0, len(images), batch))
             seen = images[rows].flip(3) if random.random() < 0.5 else images[rows]
             cosines = F.normalize(network(seen)) @ F.normalize(centres).T
-            wanted = F.one_hot(labels[rows], PEOPLE)
+            wanted = F.one_hot(labels[rows], people)
             loss = F.cross_entropy(SCALE * (cosines - MARGIN * wanted), labels[rows])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

@@ -57,7 +57,8 @@ def draw_face(seed: int, number: int, picture: int, size: int = 32) -> np.ndarra
     y, x = (np.mgrid[0:side, 0:side] + 0.5) / side - 0.5
     turn, nod, smile = shot.uniform(-0.06, 0.06), shot.uniform(-0.04, 0.04), shot.uniform(0.008, 0.04)
     x, y = x - shot.uniform(-0.03, 0.03), y - shot.uniform(-0.03, 0.03)
-    canvas = np.broadcast_to(shot.uniform(0, 255, 3), (side, side, 3)).copy()
+    ground = shot.uniform(60, 200) + shot.uniform(-25, 25, 3)
+    canvas = np.broadcast_to(ground, (side, side, 3)).copy()
 
     def ellipse(cx: float, cy: float, rx: float, ry: float, colour: np.ndarray) -> None:
         canvas[((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1] = colour

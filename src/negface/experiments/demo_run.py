@@ -19,7 +19,7 @@ from .recipe import RunRecipe, load_run_recipe
 from .runner import Setup, run, say_aloud
 from .steps import Journal
 
-PEOPLE, PICTURES, EYE_STEPS = 240, 12, 500
+PEOPLE, PICTURES, EYE_STEPS, EYE_PEOPLE = 240, 12, 500, 250
 FACES, CONDITIONER, JUDGE = range(3)  # populations: no person is in two
 
 
@@ -30,13 +30,15 @@ def demo_recipe() -> RunRecipe:
 
 
 def demo(out: Path, *, workers: int = 1, recipe: RunRecipe | None = None, people: int = PEOPLE,
-         eye_steps: int = EYE_STEPS, say: Callable[[str], None] = say_aloud) -> dict[str, Any]:
+         eye_steps: int = EYE_STEPS, eye_people: int = EYE_PEOPLE,
+         say: Callable[[str], None] = say_aloud) -> dict[str, Any]:
     """Run the demo into ``out``; resumable like every run. Returns the summary of ``run`` with the whole ``seconds``.
 
     Args:
         out: folder; faces and recognisers go to ``out/material``.
         workers: processes of generation.
-        recipe: default: the demo's own. people, eye_steps: how many are drawn, how long recognisers train.
+        recipe: default: the demo's own. people: how many are drawn. eye_steps, eye_people: what
+            the recognisers are trained on.
     """
     started = time.monotonic()
     journal = Journal(Path(out), say)
@@ -53,7 +55,7 @@ def demo(out: Path, *, workers: int = 1, recipe: RunRecipe | None = None, people
     for name, architecture, population in (("conditioner", "demo-recognizer", CONDITIONER),
                                            ("judge", "demo-judge", JUDGE)):
         path = eyes[name] = material / f"{name}.safetensors"
-        wanted = {"architecture": architecture, "population": population, "steps": eye_steps}
+        wanted = {"architecture": architecture, "population": population, "steps": eye_steps, "people": eye_people}
         journal.step(f"material/{name}", wanted,
                      lambda path=path, wanted=wanted: {"file": write_recognizer(path, **wanted).name}, [path])
     summary = run(recipe or demo_recipe(), Setup(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -169,6 +170,13 @@ def backbone_state(found: Any, where: object) -> tuple[dict[str, Tensor], str]:
                           + ", ".join(f"iresnet{depth} {known}" for depth, known in BLOCKS.items()), where=where,
                           fix="give an iResNet backbone (a header, or another network, is not)")
     return state, f"iresnet{depth}"
+
+
+def without_weights() -> AbstractContextManager[None]:
+    """Networks made inside have no memory until ``load_strictly`` fills them: half the peak, and nothing is drawn."""
+    from accelerate import init_empty_weights
+
+    return init_empty_weights(include_buffers=False)
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], where: object) -> None:

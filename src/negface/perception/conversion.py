@@ -42,7 +42,8 @@ def convert_backbone(path: str | os.PathLike, out: str | os.PathLike, *,
 
     state, architecture = published.backbone_state(_read(path), path)
     dim = _dim(state, path)
-    network = getattr(backbones, architecture)(dim=dim)
+    with published.without_weights():
+        network = getattr(backbones, architecture)(dim=dim)
     published.load_strictly(network, state, path)
     if dim != Declaration(name="").dim:
         raise InputError(f"gives {dim} numbers a picture; declared state dicts have {Declaration(name='').dim}",
@@ -64,7 +65,9 @@ def _read(path: Path) -> Any:
 
 
 def _dim(state: Mapping[str, Any], path: Path) -> int:
-    cells = 512 * (IMAGE_SIZE // 16) ** 2
+    from ..models.backbones import STRIDE, WIDTHS
+
+    cells = WIDTHS[-1] * (IMAGE_SIZE // STRIDE) ** 2
     if "fc.weight" not in state or state["fc.weight"].ndim != 2 or state["fc.weight"].shape[1] != cells:
         given = list(state["fc.weight"].shape) if "fc.weight" in state else "not there"
         raise FormatError(f"'fc.weight' is {given}, expected [d, {cells}] (pictures of {IMAGE_SIZE} px)", where=path,

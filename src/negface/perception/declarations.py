@@ -40,7 +40,7 @@ class Declaration:
         dim: length of the output vector (0 for detectors).
         batch: the batch size the file is fixed to, or None if it takes any.
         input_name, output_name: names in the graph; empty = its only input, its first output.
-        template: alignment its input expects (a name in ``negface.curation.alignment.TEMPLATES``), or empty.
+        template: alignment its input expects (a name in ``negface.datasets.templates.TEMPLATES``), or empty.
         architecture: for ``torch``: name of the ``model`` registry entry, called without arguments.
         licence, trained_on, source: terms of the weights, what they were trained on, where they come from.
     """

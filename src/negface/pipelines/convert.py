@@ -178,7 +178,7 @@ def _autoencoder(files: tuple[Path, ...], image_size: int, requantize: bool) -> 
         state.update(published.autoencoder_state(read_checkpoint(path), path))
     where = " + ".join(map(str, files))
     options = published.autoencoder_config(state, image_size, where)
-    with _without_weights():
+    with published.without_weights():
         vae = VQAutoencoder(**options, requantize=requantize)
     published.load_strictly(vae, state, where)
     return vae.eval()
@@ -195,18 +195,11 @@ def _denoiser(files: Sources, settings: Mapping[str, Any], vae: VQAutoencoder | 
     schedule = published.noise_schedule(buffers, steps, files.checkpoint)
     channels = vae.config.latent_channels if vae else lookup(settings, "constants.input_channels", files.config, 3)
     side = vae.latent_shape[1] if vae else _image_size(settings, files.config)
-    with _without_weights():
+    with published.without_weights():
         unet = IDiffUNet(**options, in_channels=channels, sample_size=side,
                          conditioner=dict(conditioner) if conditioner else None)
     published.load_strictly(unet, state, files.checkpoint)
     return unet.eval(), schedule
-
-
-def _without_weights() -> Any:
-    """Networks made inside have no memory until weights are assigned: a third of the peak, and no drawing."""
-    from accelerate import init_empty_weights
-
-    return init_empty_weights(include_buffers=False)
 
 
 def _description(pipeline: NegFaceDiffPipeline, files: Sources) -> dict[str, Any]:

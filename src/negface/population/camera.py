@@ -16,7 +16,7 @@ from .landmarks import five_points
 from .values import Columns
 
 FRAMES = ("aligned", "portrait")
-"""``aligned``: as every recogniser expects it, roll taken out. ``portrait``: the whole head in the middle, roll kept."""
+"""``aligned``: as recognisers expect it, roll taken out. ``portrait``: the whole head in the middle, roll kept."""
 _CENTRE = (0.0, -0.35, 0.0)
 _PORTRAIT_SPAN = 3.5
 
@@ -27,7 +27,7 @@ class View:
 
     ``space`` ``[n, v, 3]`` and ``landmarks_space`` ``[n, k, 3]`` in the camera's axes; ``screen`` ``[n, v, 2]`` and
     ``landmarks`` ``[n, k, 2]`` in pixels of ``size``, a centre being a whole number; ``scale`` pixels a decimetre
-    ``[n]``; ``roll`` degrees left in the picture ``[n]``; ``rotation`` ``[n, 3, 3]``; ``distance`` ``[n, 1]``.
+    ``[n]``; ``roll`` degrees left in the picture ``[n]``; ``rotation`` of the head ``[n, 3, 3]``.
     """
 
     space: torch.Tensor
@@ -95,10 +95,9 @@ def look(points: torch.Tensor, landmarks: torch.Tensor, e: Columns, size: int, *
         return torch.stack([a[:, i, 0, None] * x + a[:, i, 1, None] * y + a[:, i, 2, None] for i in range(2)], -1)
 
     scale = torch.hypot(a[:, 0, 0], a[:, 1, 0])
-    left = e.roll[:, 0] + torch.rad2deg(torch.atan2(a[:, 1, 0], a[:, 0, 0]))
     turned = torch.rad2deg(torch.atan2(a[:, 1, 0], a[:, 0, 0]))
     return View(_turn_in_picture(space, turned), place(flat), _turn_in_picture(marks, turned), place(flat_marks), scale,
-                left, _turn_in_picture(matrix.transpose(1, 2), turned).transpose(1, 2))
+                e.roll[:, 0] + turned, _turn_in_picture(matrix.transpose(1, 2), turned).transpose(1, 2))
 
 
 def _turn_in_picture(points: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:

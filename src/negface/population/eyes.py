@@ -24,38 +24,35 @@ def iris_colour(p: Columns) -> torch.Tensor:
 
 
 def eyeballs(p: Columns, e: Columns, f: SimpleNamespace, look: SimpleNamespace, normal: torch.Tensor,
-             pixel_xy: torch.Tensor, centres: torch.Tensor, scale: torch.Tensor, rotation: torch.Tensor,
-             on_right: torch.Tensor) -> torch.Tensor:
-    """Paint what is seen between the lids into ``look``; returns the normals with the eyeballs' own.
+             places: torch.Tensor, centres: torch.Tensor, radius: torch.Tensor, rotation: torch.Tensor) -> None:
+    """Paint what is seen between the lids of one head into ``look``, and give ``normal`` the eyeballs' own there.
 
     Args:
-        pixel_xy: place of each pixel on the screen, ``[1, k, 2]``, y down.
-        centres: middles of the two eyeballs on the screen, ``[n, 2, 2]``.
-        scale: pixels a decimetre, ``[n]``.
-        rotation: of the head, ``[n, 3, 3]``.
-        on_right: bool ``[n, k]``, whether the point belongs to the eye on the right of the picture.
+        normal: ``[k, 3]``, changed in place.
+        places: of the points on the screen, ``[k, 2]``, y down.
+        centres: middles of the two eyeballs on the screen, left of the picture first, ``[2, 2]``.
+        radius: of an eyeball on the screen, in the unit of ``places``.
+        rotation: of the head, ``[3, 3]``.
     """
-    middle = torch.where(on_right[..., None], centres[:, 1:2], centres[:, 0:1])
-    offset = (pixel_xy - middle) / (RADIUS * scale)[:, None, None]
-    x, y = offset[..., 0], -offset[..., 1]
+    index = look.lids[0].nonzero()[:, 0]
+    if not len(index):
+        return
+    middle = torch.where((look.s[0, index] > 0)[:, None], centres[1], centres[0])
+    x, y = ((places[index] - middle) / radius).unbind(-1)
+    y = -y
     z = torch.sqrt((1 - x * x - y * y).clamp(min=0.02))
-    length = torch.sqrt(x * x + y * y + z * z)
-    ball = torch.stack([x / length, y / length, z / length], -1)
-    gaze_x, gaze_y = torch.deg2rad(-e.gaze_x), torch.deg2rad(e.gaze_y)
-    gaze = torch.cat([torch.sin(gaze_x) * torch.cos(gaze_y), torch.sin(gaze_y), torch.cos(gaze_x) * torch.cos(gaze_y)], 1)
-    gaze = (rotation * gaze[:, None]).sum(-1)
-    ahead = (ball * gaze[:, None]).sum(-1)
-    away = torch.sqrt((2 - 2 * ahead).clamp(min=0)) * RADIUS
-    iris = ramp((f.iris - away) / 0.010 + 0.5) * (ahead > 0)
-    pupil = ramp((0.40 * f.iris - away) / 0.010 + 0.5) * (ahead > 0)
+    ball = torch.stack([x, y, z], -1) / torch.sqrt(x * x + y * y + z * z)[:, None]
+    turn, lift = torch.deg2rad(-e.gaze_x[0, 0]), torch.deg2rad(e.gaze_y[0, 0])
+    gaze = torch.stack([torch.sin(turn) * torch.cos(lift), torch.sin(lift), torch.cos(turn) * torch.cos(lift)])
+    ahead = (ball * (rotation * gaze).sum(1)).sum(1)
+    away = torch.sqrt((2 - 2 * ahead).clamp(min=0))[None] * RADIUS
+    iris, pupil = ((ramp((share * f.iris - away) / 0.010 + 0.5) * (ahead > 0)) for share in (1.0, 0.40))
     ring = ramp((away - 0.70 * f.iris) / (0.30 * f.iris))
-    red = 0.25 * ramp((look.eye_corner.abs() - 0.6) / 0.5)
-    white = torch.stack([0.66 - 0.05 * red, 0.60 - 0.45 * red, 0.56 - 0.45 * red], 1)
+    red = 0.25 * ramp((look.eye_corner[:, index].abs() - 0.6) / 0.5)
+    white = torch.stack([0.52 - 0.05 * red, 0.47 - 0.35 * red, 0.44 - 0.35 * red], 1)
     colour = iris_colour(p)[..., None] * (1.15 - 0.70 * ring)[:, None]
     colour = mix(mix(white, colour, iris[:, None]), torch.full_like(white, 0.006), pupil[:, None])
-    colour = colour * (0.45 + 0.55 * ramp(look.below_lid))[:, None]
-    inside = look.lids.float()
-    look.albedo = look.albedo + (colour - look.albedo) * inside[:, None]
-    look.gloss = mix(look.gloss, 0.30 * torch.ones_like(look.gloss), inside)
-    look.translucent = look.translucent * (1 - inside)
-    return torch.where(look.lids[..., None], ball, normal)
+    look.albedo[:, :, index] = colour * (0.45 + 0.55 * ramp(look.below_lid[:, index]))[:, None]
+    look.gloss[:, index] = 0.30
+    look.translucent[:, index] = 0.0
+    normal[index] = ball

@@ -24,7 +24,8 @@ def measure(p: Columns, e: Columns) -> SimpleNamespace:
     f.eye_x, f.eye_y = 0.315 + 0.017 * p.eye_distance, 0.022 * p.eye_height
     f.eye_w = 0.155 + 0.010 * p.eye_size
     f.eye_tilt = 0.05 + 0.07 * p.eye_tilt
-    opening = (0.068 + 0.010 * p.eye_opening + 0.003 * p.eye_size) * (1 - 0.15 * f.old) * (1 - 0.25 * e.smile.clamp(min=0))
+    opening = (0.059 + 0.009 * p.eye_opening + 0.003 * p.eye_size).clamp(min=0.022)
+    opening = opening * (1 - 0.15 * f.old) * (1 - 0.25 * e.smile.clamp(min=0))
     f.lid_low = -0.5 * opening - 0.012
     f.lid_up = opening * (1 + 0.15 * e.brow_raise.clamp(min=0)) * (1 - e.blink) + (f.lid_low + 0.006) * e.blink
     f.iris = 0.058 + 0.0025 * p.iris_size
@@ -42,7 +43,7 @@ def measure(p: Columns, e: Columns) -> SimpleNamespace:
     f.lip_low = (0.098 + 0.020 * p.lower_lip).clamp(min=0.036) * age_thin * (1 - 0.15 * e.smile.clamp(min=0))
     f.mouth_curve = 0.012 * p.mouth_curve
     f.gap = 0.003 + 0.027 * (4 * e.mouth_open).clamp(0, 1)
-    f.chin_y = -1.03
+    f.chin_y = torch.full_like(f.eye_y, -1.03)
     return f
 
 

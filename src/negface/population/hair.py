@@ -48,7 +48,8 @@ def stand_off(p: Columns, f: SimpleNamespace, above: torch.Tensor, s: torch.Tens
     """How far the surface of the hair lies outside the scalp, decimetres."""
     long = length(p)
     thick = 0.012 + (0.16 + 0.05 * p.hair_volume).clamp(min=0.05) * ramp((long - 0.08) / 0.5)
-    parted = 1 - 0.35 * ramp(long * 2) * bump(s - 0.12 * p.hair_part, torch.zeros_like(s), 0.05, 1.0) * ramp((t - 0.5) / 0.2)
+    parting = bump(s - 0.12 * p.hair_part, torch.zeros_like(s), 0.05, 1.0) * ramp((t - 0.5) / 0.2)
+    parted = 1 - 0.35 * ramp(long * 2) * parting
     waves = 1 + 0.30 * p.hair_wave * torch.sin(9 * s + 3 * torch.sin(7 * t)) * torch.sin(11 * t)
     crown = 0.75 + 0.4 * ramp((t - 0.2) / 0.7)
     return thick * ramp(above / 0.13 + 0.15) * parted * waves * crown

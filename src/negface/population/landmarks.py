@@ -76,7 +76,7 @@ def chart_points(p: Columns, f: SimpleNamespace) -> torch.Tensor:
               (wings, base), _eye(f, -1), _eye(f, 1), *_mouth(p, f),
               (torch.cat([-f.eye_x, f.eye_x], 1), torch.cat([f.eye_y, f.eye_y], 1)),
               (_pairs(f, [-1.36, 1.36]), -0.14 + 0.05 * p.ear_height), (torch.zeros_like(root), root - 0.03),
-              (torch.zeros_like(root), torch.full_like(root, f.chin_y)),
+              (torch.zeros_like(root), f.chin_y),
               (_pairs(f, [-0.35, 0.0, 0.35]), _pairs(f, [0.58, 0.62, 0.58]))]
     return _join(points, len(f.eye_x))
 

@@ -60,7 +60,7 @@ def develop(light: torch.Tensor, skin: torch.Tensor, exposure: torch.Tensor, con
     roll off.
     """
     luminance = (0.2126 * skin[:, 0] + 0.7152 * skin[:, 1] + 0.0722 * skin[:, 2]).clamp(min=0.01)
-    gain = 0.74 * luminance**-0.42 * 2 ** exposure[:, 0]
+    gain = 0.86 * luminance**-0.30 * 2 ** exposure[:, 0]
     shown = (1 - torch.exp(-1.15 * light.clamp(min=0) * gain[:, None, None, None])) ** (1 / 2.2)
     return ((shown - 0.5) * contrast[:, :, None, None] + 0.5).clamp(0, 1)
 

@@ -1,7 +1,7 @@
 """Triangles to pixels, batched, in plain torch: which triangle is nearest at each pixel, and where in it.
 
-Every triangle's bounding box is unrolled into (triangle, pixel) pairs; pairs inside write a 64-bit key of depth and
-triangle number into the pixel with a minimum, so the result does not depend on any order.
+Every triangle is unrolled into the rows of pixels it crosses and every row into the pixels inside it; each pixel keeps
+the smallest 64-bit key of depth and triangle number, so the result does not depend on any order.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 
 _FAR = torch.iinfo(torch.int64).max
-_DEPTH_STEPS = float(1 << 28)
+_DEPTH_STEPS = float(1 << 22)
+_NONE = 1e6
 
 
 def _unroll(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,6 +20,32 @@ def _unroll(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return owner, torch.arange(len(owner), device=counts.device) - start[owner]
 
 
+def _triangles(screen: torch.Tensor, faces: torch.Tensor, double: torch.Tensor, size: tuple[int, int]) -> tuple:
+    """Triangles that are seen: picture, face, (corners' x and y, twice the area), first row of pixels, rows."""
+    height, width = size
+    (x0, y0), (x1, y1), (x2, y2) = (screen.index_select(1, faces[:, i]).unbind(-1) for i in range(3))
+    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+    seen = (area < -1e-9) | ((area > 1e-9) & double)
+    first = torch.ceil(torch.minimum(torch.minimum(y0, y1), y2) - 0.5).clamp(min=0)
+    last = torch.floor(torch.maximum(torch.maximum(y0, y1), y2) - 0.5).clamp(max=height - 1)
+    seen &= (last >= first) & (torch.maximum(torch.maximum(x0, x1), x2) >= 0)
+    seen &= torch.minimum(torch.minimum(x0, x1), x2) <= width
+    flat = seen.flatten().nonzero()[:, 0]
+    picture = torch.div(flat, len(faces), rounding_mode="floor")
+    corners = [value.flatten()[flat] for value in (x0, y0, x1, y1, x2, y2, area)]
+    rows = (last.flatten()[flat] - first.flatten()[flat]).long() + 1
+    return picture, flat - picture * len(faces), corners, first.flatten()[flat], rows
+
+
+def _span(at: torch.Tensor, slope: torch.Tensor, low: torch.Tensor,
+          high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Narrow ``low..high`` to where ``at + slope * x >= 0``."""
+    cut = -at / torch.where(slope == 0, torch.ones_like(slope), slope)
+    low = torch.where(slope > 0, torch.maximum(low, cut), low)
+    high = torch.where(slope < 0, torch.minimum(high, cut), high)
+    return torch.where((slope == 0) & (at < 0), _NONE, low), high
+
+
 def rasterize(screen: torch.Tensor, depth: torch.Tensor, faces: torch.Tensor, double: torch.Tensor,
               size: tuple[int, int]) -> torch.Tensor:
     """The nearest triangle at every pixel's centre.
@@ -26,7 +53,7 @@ def rasterize(screen: torch.Tensor, depth: torch.Tensor, faces: torch.Tensor, do
     Args:
         screen: x right and y down in pixels, float32 ``[n, v, 2]``; a pixel's centre is a whole number plus 0.5. A
             vertex that is NaN takes its triangles away.
-        depth: distance from the camera, smaller is nearer, float32 ``[n, v]``.
+        depth: distance from the camera, 0 to 500, smaller is nearer, float32 ``[n, v]``.
         faces: vertex numbers, int64 ``[m, 3]``; seen from outside they turn anticlockwise on the screen.
         double: bool ``[m]``, whether a triangle is seen from behind as well.
         size: height and width.
@@ -35,76 +62,40 @@ def rasterize(screen: torch.Tensor, depth: torch.Tensor, faces: torch.Tensor, do
         int64 ``[n, height * width]``: number of the triangle, -1 where there is none.
     """
     n, (height, width) = len(screen), size
-    corners = [screen[:, faces[:, i]] for i in range(3)]
-    (x0, y0), (x1, y1), (x2, y2) = (corner.unbind(-1) for corner in corners)
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    left = torch.minimum(torch.minimum(x0, x1), x2)
-    right = torch.maximum(torch.maximum(x0, x1), x2)
-    top = torch.minimum(torch.minimum(y0, y1), y2)
-    bottom = torch.maximum(torch.maximum(y0, y1), y2)
-    first_x, last_x = torch.ceil(left - 0.5).clamp(min=0), torch.floor(right - 0.5).clamp(max=width - 1)
-    first_y, last_y = torch.ceil(top - 0.5).clamp(min=0), torch.floor(bottom - 0.5).clamp(max=height - 1)
-    seen = (area < -1e-9) | ((area > 1e-9) & double)
-    seen &= (last_x >= first_x) & (last_y >= first_y)
-    image, face = seen.nonzero(as_tuple=True)
-
-    def kept(values: torch.Tensor) -> torch.Tensor:
-        return values[image, face]
-
-    columns = (kept(last_x) - kept(first_x)).long() + 1
-    rows = (kept(last_y) - kept(first_y)).long() + 1
-    owner, place = _unroll(columns * rows)
-    down = torch.div(place, columns[owner], rounding_mode="floor")
-    # One row of numbers for each kept triangle, so that a pair gathers once.
-    inverse = 1 / kept(area)
-    z0, z1, z2 = (depth[image, faces[face, i]] for i in range(3))
-    kx0, ky0, kx1, ky1, kx2, ky2 = (kept(v) for v in (x0, y0, x1, y1, x2, y2))
-    fx, fy = kept(first_x), kept(first_y)
-    # barycentric weights are linear in the pixel: value at the box's first pixel, steps to the right and down
-    w1 = ((fx + 0.5 - kx0) * (ky2 - ky0) - (kx2 - kx0) * (fy + 0.5 - ky0)) * inverse
-    w2 = ((kx1 - kx0) * (fy + 0.5 - ky0) - (fx + 0.5 - kx0) * (ky1 - ky0)) * inverse
-    rows_of = torch.stack([w1, (ky2 - ky0) * inverse, -(kx2 - kx0) * inverse,
-                           w2, -(ky1 - ky0) * inverse, (kx1 - kx0) * inverse,
-                           z0, z1 - z0, z2 - z0], 1)
-    base = image * (height * width) + fy.long() * width + fx.long()
-    across = place - down * columns[owner]
-    r = rows_of[owner].unbind(1)
-    across_f, down_f = across.float(), down.float()
-    b1 = r[0] + r[1] * across_f + r[2] * down_f
-    b2 = r[3] + r[4] * across_f + r[5] * down_f
-    inside = ((b1 >= 0) & (b2 >= 0) & (b1 + b2 <= 1)).nonzero()[:, 0]
-    b1, b2, owner = b1[inside], b2[inside], owner[inside]
-    z = r[6][inside] + r[7][inside] * b1 + r[8][inside] * b2
-    pixel = base[owner] + down[inside] * width + across[inside]
-    near, far = depth.nan_to_num(0).min(), depth.nan_to_num(0).max()
-    del near, far
-    step = (z.clamp(0, 64) * (_DEPTH_STEPS / 64)).long()
-    key = (step << 32) | face[owner]
+    picture, face, (x0, y0, x1, y1, x2, y2, area), first, rows = _triangles(screen, faces, double, size)
+    z0, z1, z2 = (depth[picture, faces[face, i]] for i in range(3))
+    # Barycentric weights of a row of pixels are linear in x; x counts from the triangle's first corner.
+    row_of, down = _unroll(rows)
+    facts = torch.stack([x1 - x0, y1 - y0, x2 - x0, y2 - y0, 1 / area, x0, first + 0.5 - y0, z0, z1 - z0, z2 - z0], 1)
+    ax, ay, bx, by, inverse, left, up, z, dz1, dz2 = facts[row_of].unbind(1)
+    y = up + down
+    w1, s1 = -bx * y * inverse, by * inverse
+    w2, s2 = ax * y * inverse, -ay * inverse
+    low, high = _span(w1, s1, torch.full_like(y, -_NONE), torch.full_like(y, _NONE))
+    low, high = _span(w2, s2, low, high)
+    low, high = _span(1 - w1 - w2, -s1 - s2, low, high)
+    start = torch.ceil(low + left - 0.5).clamp(min=0, max=_NONE)
+    stop = torch.floor(high + left - 0.5).clamp(min=-1, max=width - 1)
+    line = picture[row_of] * (height * width) + (first[row_of].long() + down) * width
+    pixel_of, across = _unroll((stop - start + 1).clamp(min=0).long())
+    # depth along the row is linear as well
+    at_start = z + dz1 * w1 + dz2 * w2 + (start + 0.5 - left) * (dz1 * s1 + dz2 * s2)
+    near = torch.stack([at_start, dz1 * s1 + dz2 * s2], 1)[pixel_of]
+    whole = torch.stack([line + start.long(), face[row_of]], 1)[pixel_of]
+    step = ((near[:, 0] + near[:, 1] * across).clamp(0, 500) * _DEPTH_STEPS).long()
     nearest = torch.full((n * height * width,), _FAR, dtype=torch.int64, device=screen.device)
-    nearest.scatter_reduce_(0, pixel, key, "amin")
-    found = torch.where(nearest == _FAR, -1, nearest & 0xFFFFFFFF)
-    return found.view(n, height * width)
+    nearest.scatter_reduce_(0, whole[:, 0] + across, (step << 32) | whole[:, 1], "amin")
+    return torch.where(nearest == _FAR, -1, nearest & 0xFFFFFFFF).view(n, height * width)
 
 
-def weights_at(screen: torch.Tensor, vertices: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Barycentric weights of each pixel's centre in its triangle.
+def weights_at(screen: torch.Tensor, corners: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Barycentric weights ``[k, 3]`` of ``places`` ``[k, 2]`` in triangles of vertices ``corners`` ``[k, 3]``.
 
-    Args:
-        screen: as in ``rasterize``.
-        vertices: int64 ``[n, height * width, 3]``, the vertex numbers of each pixel's triangle.
-
-    Returns:
-        float32 ``[n, height * width, 3]``, summing to 1.
+    ``screen`` ``[v, 2]`` holds the vertices of one picture.
     """
-    height, width = size
-    n, pixels = vertices.shape[:2]
-    corner = torch.gather(screen, 1, vertices.view(n, pixels * 3, 1).expand(-1, -1, 2)).view(n, pixels, 3, 2)
-    y, x = torch.meshgrid(torch.arange(height, device=screen.device), torch.arange(width, device=screen.device),
-                          indexing="ij")
-    x, y = x.reshape(1, -1) + 0.5, y.reshape(1, -1) + 0.5
-    (x0, y0), (x1, y1), (x2, y2) = (corner[:, :, i].unbind(-1) for i in range(3))
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    area = torch.where(area.abs() < 1e-12, torch.ones_like(area), area)
-    w1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) / area
-    w2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area
+    (x0, y0), (x1, y1), (x2, y2) = (screen.index_select(0, corners[:, i]).unbind(-1) for i in range(3))
+    x, y = places.unbind(-1)
+    inverse = 1 / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
+    w1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * inverse
+    w2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * inverse
     return torch.stack([1 - w1 - w2, w1, w2], -1)

@@ -6,6 +6,7 @@ beforehand. Skin runs evenly over the ten tones of the Monk scale (Monk 2019) in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from .values import Columns, bump, edge, mix, ramp, table_at
 CLASSES = ("background", "skin", "brows", "eyes", "nose", "lips", "mouth", "hair", "ears", "neck", "glasses",
            "clothes", "occluder")
 BACKGROUND, SKIN, BROWS, EYES, NOSE, LIPS, MOUTH, HAIR, EARS, NECK_SKIN, FRAMES, CLOTHES, OCCLUDER = range(13)
-_TONES = ((240, 208, 188), (234, 198, 174), (227, 187, 158), (219, 179, 147), (199, 155, 121), (166, 121, 88),
+_TONES = ((238, 200, 178), (233, 192, 166), (226, 183, 152), (219, 179, 147), (199, 155, 121), (166, 121, 88),
           (135, 93, 68), (103, 69, 51), (74, 50, 40), (54, 38, 32))
 _TILE = 128
 
@@ -36,7 +37,8 @@ def skin_colour(p: Columns) -> torch.Tensor:
     tones = linear(torch.tensor(_TONES, dtype=torch.float32, device=p.skin_tone.device)).T
     planes = [table_at(p.skin_tone, plane[None], 0, 1) for plane in tones]
     warm, red = 0.035 * p.undertone, 0.02 * p.ruddiness
-    return torch.cat([planes[0] * (1 + warm + red), planes[1] * (1 - 0.2 * warm - red), planes[2] * (1 - 1.6 * warm - red)], 1)
+    gains = (1 + warm + red, 1 - 0.2 * warm - red, 1 - 1.6 * warm - red)
+    return torch.cat([plane * gain for plane, gain in zip(planes, gains)], 1)
 
 
 @lru_cache(maxsize=4)
@@ -58,13 +60,13 @@ def _tile(device: str) -> torch.Tensor:
 def texture(p: Columns, s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """A person's own pores, blotches and spots at chart points, each ``[n, k]`` of unit deviation."""
     tile = _tile(str(s.device)).expand(len(s), -1, -1, -1)
-    at = torch.stack([torch.remainder(s / 2.2 + 7.3 * p.skin_pattern, 1), torch.remainder(t / 2.2 + 3.1 * p.skin_pattern, 1)], -1)
+    at = torch.stack([s / 2.2 + 7.3 * p.skin_pattern, t / 2.2 + 3.1 * p.skin_pattern], -1).remainder(1)
     found = F.grid_sample(tile, at[:, None] * 2 - 1, align_corners=True, padding_mode="border")
     return tuple(found[:, :, 0].unbind(1))
 
 
 def _paint(look: SimpleNamespace, colour: torch.Tensor, share: torch.Tensor) -> None:
-    """Lay a colour ``[n, 3]`` (or ``[n, 3, k]``) over what is there."""
+    """Lay a colour ``[1, 3]`` (or ``[1, 3, k]``) over what is there."""
     colour = colour[..., None] if colour.dim() == 2 else colour
     look.albedo = look.albedo + (colour - look.albedo) * share[:, None]
 
@@ -73,33 +75,68 @@ def _label(look: SimpleNamespace, name: int, where: torch.Tensor) -> None:
     look.label = torch.where(where, name, look.label)
 
 
-def _complexion(p: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    side, zero = s.abs(), torch.zeros_like(s)
+_FIELDS = ("s", "t", "gloss", "translucent", "label", "lids", "below_lid", "eye_corner")
+
+
+def _only(look: SimpleNamespace, where: torch.Tensor, paint: Callable[[SimpleNamespace], None]) -> None:
+    """Paint only the points where ``where`` ``[1, k]`` holds: most features are small."""
+    index = where[0].nonzero()[:, 0]
+    if not len(index):
+        return
+    part = SimpleNamespace(albedo=look.albedo[:, :, index], **{name: getattr(look, name)[:, index] for name in _FIELDS})
+    paint(part)
+    look.albedo[:, :, index] = part.albedo
+    for name in _FIELDS[2:]:
+        getattr(look, name)[:, index] = getattr(part, name)
+
+
+def _complexion(p: Columns, f: SimpleNamespace, look: SimpleNamespace) -> None:
+    s, t = look.s, look.t
+    side = s.abs()
     pores, blotches, spots = texture(p, s, t)
     light = 1 + 0.025 * pores + (0.03 + 0.018 * p.complexion) * blotches
-    cheeks = bump(side - 0.42, t + 0.38, 0.19, 0.17) + 0.8 * bump(s, t - f.nose_y, 0.12, 0.10) + 0.4 * bump(side - 1.35, t, 0.2, 0.3)
+    cheeks = bump(side - 0.42, t + 0.38, 0.19, 0.17) + 0.8 * bump(s, t - f.nose_y, 0.12, 0.10)
     red = (0.07 + 0.045 * p.ruddiness).clamp(min=0.005) * cheeks * (1 + 0.3 * blotches)
-    freckled = ramp((spots - 2.0 + 1.5 * p.freckles) / 0.8) * p.freckles * (bump(side - 0.22, t + 0.28, 0.35, 0.30) + 0.2)
+    where = bump(side - 0.22, t + 0.28, 0.35, 0.30) + 0.2
+    freckled = ramp((spots - 2.0 + 1.5 * p.freckles) / 0.8) * p.freckles * where
     aged = ramp((spots - 2.6 + 0.5 * f.old) / 0.8) * f.old * 0.5
-    tired = 0.10 * bump(side - f.eye_x + 0.03, t - f.eye_y + 0.13, 0.13, 0.05) * (0.6 + f.old)
-    dark = (1 - 0.45 * (freckled + aged).clamp(max=1)) * (1 - tired) * light
+    dark = (1 - 0.45 * (freckled + aged).clamp(max=1)) * light
+    tint = torch.stack([1 + 0.3 * red, 1 - 1.6 * red, 1 - 1.3 * red], 1)
+    look.albedo = skin_colour(p)[..., None] * dark[:, None] * tint
+
+
+def _moles(p: Columns, look: SimpleNamespace) -> None:
     for mole in "123":
         x, y = 1.3 * (getattr(p, f"mole_{mole}_x") - 0.5), 0.25 - 1.3 * getattr(p, f"mole_{mole}_y")
         size = getattr(p, f"mole_{mole}_size")
-        dark = dark * (1 - 0.75 * ramp(size / 0.15) * bump(s - x, t - y, 0.012 + 0.022 * size, 0.012 + 0.022 * size))
-    planes = [base[:, 0, None] * dark * (1 + 0.3 * red), base[:, 1, None] * dark * (1 - 1.6 * red),
-              base[:, 2, None] * dark * (1 - 1.3 * red)]
-    lines = _wrinkles(f, s, side, t, zero)
-    return torch.stack(planes, 1) * (1 - lines)[:, None]
+        if float(size) < 0.02:
+            continue
+        reach = 0.012 + 0.022 * size
+
+        def dark(part: SimpleNamespace, x=x, y=y, size=size, reach=reach) -> None:
+            spot = 0.75 * ramp(size / 0.15) * bump(part.s - x, part.t - y, reach, reach)
+            part.albedo = part.albedo * (1 - spot)[:, None]
+
+        _only(look, ((look.s - x).abs() < 3.2 * reach) & ((look.t - y).abs() < 3.2 * reach), dark)
 
 
-def _wrinkles(f: SimpleNamespace, s: torch.Tensor, side: torch.Tensor, t: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+def _lines(f: SimpleNamespace, look: SimpleNamespace) -> None:
+    side = look.s.abs()
+    tired = 0.10 * bump(side - f.eye_x + 0.03, look.t - f.eye_y + 0.13, 0.13, 0.05) * (0.6 + f.old)
+    fold_x = 0.17 + 0.17 * ((f.nose_y - look.t) / 0.30).clamp(-0.5, 1.2)
+    laugh = torch.exp(-((side - fold_x) / 0.020) ** 2 - 0.5 * ((look.t + 0.58) / 0.11) ** 2)
+    nose_side = bump(side - f.nose_w - 0.015, look.t - f.nose_y + 0.03, 0.016, 0.05)
+    dark = (0.10 + 0.32 * f.old) * laugh + 0.13 * nose_side
+    look.albedo = look.albedo * ((1 - dark) * (1 - tired))[:, None]
+
+
+def _wrinkles(f: SimpleNamespace, look: SimpleNamespace) -> None:
+    """Lines of age across the forehead and beside the eyes."""
+    s, t, side = look.s, look.t, look.s.abs()
     forehead = ramp(torch.sin((t + 0.05 * torch.cos(5 * s)) * 62) - 0.35) * bump(s, t - 0.46, 0.36, 0.11)
-    fold_x = 0.17 + 0.17 * ((f.nose_y - t) / 0.30).clamp(-0.5, 1.2)
-    laugh = torch.exp(-((side - fold_x) / 0.020) ** 2) * bump(zero, t + 0.58, 1.0, 0.11)
-    crow = ramp(torch.sin(torch.atan2(t - f.eye_y, side - f.eye_x) * 13) - 0.2) * bump(side - f.eye_x - 0.23, t - f.eye_y, 0.05, 0.07)
-    nose_side = 0.9 * bump(side - f.nose_w - 0.015, t - f.nose_y + 0.03, 0.016, 0.05)
-    return (0.32 * f.old * (0.7 * forehead + laugh + 0.8 * crow) + 0.10 * laugh + 0.14 * nose_side).clamp(0, 0.6)
+    rays = ramp(torch.sin(torch.atan2(t - f.eye_y, side - f.eye_x) * 13) - 0.2)
+    crow = rays * bump(side - f.eye_x - 0.23, t - f.eye_y, 0.05, 0.07)
+    look.albedo = look.albedo * (1 - 0.32 * f.old * (0.7 * forehead + 0.8 * crow))[:, None]
 
 
 def _beard(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -118,13 +155,13 @@ def _beard(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch
 def _brows(p: Columns, f: SimpleNamespace, side: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     u, above = brow_local(f, side, t)
     height = f.brow_h * (1.05 - 0.75 * ramp((u - 0.35) / 0.7)) * ramp((u + 0.12) / 0.25)
-    body = edge(height - above.abs(), 0.030) * edge(u + 0.02, 0.12) * edge(1.02 - u, 0.10)
-    hairs = 0.86 + 0.14 * torch.sin(95 * side + 40 * above)
-    return body * hairs * (0.78 + 0.10 * p.brow_density).clamp(0.4, 0.98)
+    body = edge(height - above.abs(), 0.020) * edge(u + 0.02, 0.12) * edge(1.02 - u, 0.10)
+    hairs = 0.92 + 0.08 * torch.sin(120 * side - 90 * above)
+    return body * hairs * (0.84 + 0.08 * p.brow_density).clamp(0.5, 0.98)
 
 
-def _mouth(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch.Tensor, skin: torch.Tensor,
-           look: SimpleNamespace) -> None:
+def _mouth(p: Columns, e: Columns, f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> None:
+    s, t = look.s, look.t
     line, (top, bottom) = mouth_line(f, s), lip_edges(p, f, s)
     body = edge(top - t, 0.014) * edge(t - bottom, 0.016) * (s.abs() < f.mouth_w)
     red = torch.tensor([[0.92, 0.52, 0.50]], device=s.device) * (1 - 0.05 * p.lip_colour)
@@ -148,36 +185,24 @@ def _mouth(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch
     _paint(look, skin * 0.20, 0.75 * crease)
 
 
-def _nostrils(f: SimpleNamespace, side: torch.Tensor, t: torch.Tensor, skin: torch.Tensor, look: SimpleNamespace) -> None:
-    hole = bump(side - 0.5 * f.nose_w, t - f.nose_y + 0.083, 0.030, 0.015)
-    _paint(look, skin * 0.12, 0.9 * ramp(1.4 * hole))
+def _nostrils(f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> None:
+    side, t = look.s.abs(), look.t
+    hole = bump(side - 0.5 * f.nose_w, t - f.nose_y + 0.080, 0.022, 0.011)
+    _paint(look, skin * 0.12, 0.8 * ramp(1.3 * hole))
     width = f.nose_w * (0.45 + 0.62 * ramp((f.eye_y + 0.02 - t) / 0.40))
     nose = (side < width) & (t < f.eye_y - 0.02) & (t > f.nose_y - 0.105)
     _label(look, NOSE, nose & (look.label == SKIN))
 
 
-def face(p: Columns, e: Columns, f: SimpleNamespace, hairline: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> SimpleNamespace:
-    """Appearance of the head, all but the eyes' inside.
-
-    Returns:
-        ``albedo`` linear ``[n, 3, k]``, ``gloss`` and ``translucent`` ``[n, k]``, ``label`` int64 ``[n, k]``, and
-        ``lids``: 1 inside the opening between the lids.
-    """
-    side, skin, hairs = s.abs(), skin_colour(p), hair.colour(p, e)
-    look = SimpleNamespace(albedo=_complexion(p, f, s, t, skin), gloss=(0.035 + 0.03 * bump(s, t, 0.25, 0.5)),
-                           label=torch.full_like(s, SKIN, dtype=torch.int64))
-    look.gloss = look.gloss.expand_as(s)
-    _label(look, NECK_SKIN, t < JAW)
-    _nostrils(f, side, t, skin, look)
-    beard = _beard(p, e, f, s, t)
-    _mouth(p, e, f, s, t, skin, look)
+def _stubble(p: Columns, e: Columns, f: SimpleNamespace, hairs: torch.Tensor, look: SimpleNamespace) -> None:
+    s, t = look.s, look.t
     grain = 0.75 + 0.25 * torch.sin(170 * s + 9 * torch.sin(60 * t)) * torch.sin(150 * t)
-    _paint(look, hairs * 1.1, 0.88 * beard * grain * (look.label != MOUTH) * (1 - 0.85 * (look.label == LIPS)))
-    brows = _brows(p, f, side, t)
-    _paint(look, hairs * 0.9, brows)
-    _label(look, BROWS, brows > 0.4)
-    _eyelids(p, f, side, t, skin, look)
-    look.translucent = torch.ones_like(s)
+    bare = (look.label != MOUTH) * (1 - 0.85 * (look.label == LIPS).float())
+    _paint(look, hairs * 1.1, 0.88 * _beard(p, e, f, s, t) * grain * bare)
+
+
+def _scalp(p: Columns, hairs: torch.Tensor, hairline: torch.Tensor, look: SimpleNamespace) -> None:
+    s, t = look.s, look.t
     above = hair.above_line(hairline, p, s, t)
     fuzz = 0.05 * torch.sin(60 * s + 5 * torch.sin(23 * s)) * torch.sin(31 * t + 11 * s)
     grown = edge(above + fuzz * 0.6, 0.10) * ramp((hair.length(p) - 0.02) / 0.12)
@@ -186,15 +211,51 @@ def face(p: Columns, e: Columns, f: SimpleNamespace, hairline: torch.Tensor, s: 
     _label(look, HAIR, grown > 0.5)
     look.gloss = mix(look.gloss, 0.05 * strands, grown)
     look.translucent = look.translucent * (1 - grown)
+
+
+def face(p: Columns, e: Columns, f: SimpleNamespace, hairline: torch.Tensor, s: torch.Tensor,
+         t: torch.Tensor) -> SimpleNamespace:
+    """Appearance of one head at chart points ``s``, ``t`` ``[1, k]``, all but the eyeballs.
+
+    Returns:
+        ``albedo`` linear ``[1, 3, k]``, ``gloss`` and ``translucent`` ``[1, k]``, ``label`` int64 ``[1, k]``, and of
+        the eyes ``lids`` (bool, in the opening between the lids), ``below_lid`` and ``eye_corner``.
+    """
+    skin, hairs, side = skin_colour(p), hair.colour(p, e), s.abs()
+    look = SimpleNamespace(s=s, t=t, gloss=0.035 + 0.03 * bump(s, t, 0.25, 0.5), translucent=torch.ones_like(s),
+                           label=torch.where(t < JAW, NECK_SKIN, SKIN), lids=torch.zeros_like(s, dtype=torch.bool),
+                           below_lid=torch.ones_like(s), eye_corner=torch.zeros_like(s))
+    _complexion(p, f, look)
+    _moles(p, look)
+    front = side < 1.3
+    _only(look, (side < 0.72) & (t > -0.9) & (t < 0.06), lambda part: _lines(f, part))
+    if float(f.old) > 0.02:
+        _only(look, (side < 0.85) & (t > -0.2) & (t < 0.75), lambda part: _wrinkles(f, part))
+    _only(look, (side < 0.3) & (t < 0.1) & (t > f.mouth_y), lambda part: _nostrils(f, skin, part))
+    _only(look, (side < 1.1 * f.mouth_w) & ((t - f.mouth_y).abs() < 0.24), lambda part: _mouth(p, e, f, skin, part))
+    if float(p.femininity) < 0.5 and float(e.shave) < 1:
+        _only(look, front & (t < 0) & (t > JAW - 0.3), lambda part: _stubble(p, e, f, hairs, part))
+    eyes = (side - f.eye_x).abs() < 1.2 * f.eye_w
+    _only(look, eyes & ((t - f.eye_y).abs() < 0.17), lambda part: _eyelids(p, f, skin, part))
+    brow = (side > f.brow_in - 0.05) & (side < f.brow_out + 0.05) & ((t - f.brow_y).abs() < 0.20)
+    _only(look, brow, lambda part: _paint_brows(p, f, hairs, part))
+    hairy = t > -0.95 + 1.25 * ramp((1.0 - side) / 0.3)
+    _only(look, hairy, lambda part: _scalp(p, hairs, hairline, part))
     return look
 
 
-def _eyelids(p: Columns, f: SimpleNamespace, side: torch.Tensor, t: torch.Tensor, skin: torch.Tensor,
-             look: SimpleNamespace) -> None:
-    a, above = eye_local(f, side, t)
+def _paint_brows(p: Columns, f: SimpleNamespace, hairs: torch.Tensor, look: SimpleNamespace) -> None:
+    brows = _brows(p, f, look.s.abs(), look.t)
+    _paint(look, hairs * 0.75, brows)
+    _label(look, BROWS, brows > 0.4)
+
+
+def _eyelids(p: Columns, f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> None:
+    a, above = eye_local(f, look.s.abs(), look.t)
     upper, lower = lid_heights(f, a)
     corner = (1.18 - a.abs()).clamp(0, 0.2) / 0.2
-    crease = torch.exp(-((above - upper - 0.040 - 0.006 * p.lid_fold) / 0.012) ** 2) * corner * ramp(0.6 + 0.3 * p.lid_fold)
+    crease = torch.exp(-((above - upper - 0.040 - 0.006 * p.lid_fold) / 0.012) ** 2) * corner
+    crease = crease * ramp(0.6 + 0.3 * p.lid_fold)
     shadow = torch.exp(-((above - upper - 0.03) / 0.035) ** 2) * corner
     _paint(look, skin * 0.55, 0.30 * shadow + 0.35 * crease)
     lashes = torch.exp(-((above - upper - 0.006) / 0.013) ** 2) * (a.abs() < 1.08)

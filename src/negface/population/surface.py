@@ -80,7 +80,7 @@ def _neck(p: Columns, e: Columns, angle: torch.Tensor, t: torch.Tensor, x: torch
     wide = 0.52 * (1 + 0.07 * p.neck_width + 0.05 * p.adiposity)
     sine, cosine = torch.sin(angle), torch.cos(angle)
     neck_x, neck_z = wide * sine, wide * cosine - 0.22
-    neck_y = -1.02 - 0.30 * cosine + 0.0 * y
+    neck_y = -1.02 - 0.30 * cosine
     under = ((JAW - t) / (JAW - NECK)).clamp(0, 1)
     down = (NECK - t).clamp(min=0)
     flare = 1 + 2.6 * ramp((down - 0.25) / 0.75)
@@ -97,7 +97,7 @@ def _nose(p: Columns, f: SimpleNamespace, s: torch.Tensor, side: torch.Tensor, t
     along = (root - t) / (root - f.nose_y)
     inside = along.clamp(0, 1)
     bridge = 0.085 + 0.020 * p.bridge_height + f.old * 0.01
-    tip = 0.185 + 0.022 * p.nose_projection + 0.02 * f.old
+    tip = 0.160 + 0.020 * p.nose_projection + 0.02 * f.old
     ridge = bridge * ramp(along * 2 + 0.9) * (1 - inside) + tip * inside**1.25
     ridge = ridge + (0.012 + 0.022 * p.nose_bump) * torch.sin(math.pi * inside)
     floor = f.nose_y - 0.040 + 0.012 * p.tip_up
@@ -105,7 +105,7 @@ def _nose(p: Columns, f: SimpleNamespace, s: torch.Tensor, side: torch.Tensor, t
     below = ramp((t - floor + 0.075 + 1.2 * side**2) / 0.105)
     width = (0.062 + 0.008 * p.bridge_width) + (0.022 + 0.006 * p.tip_size) * inside**2
     nose = ridge * below * torch.exp(-((side / width) ** 2))
-    lobe = (0.062 + 0.010 * p.tip_size) * bump(s, t - f.nose_y - 0.005, 0.070 + 0.006 * p.tip_size, 0.055)
+    lobe = (0.066 + 0.010 * p.tip_size) * bump(s, t - f.nose_y - 0.005, 0.075 + 0.007 * p.tip_size, 0.062)
     wing = 0.085 * bump(side - f.nose_w + 0.035, t - f.nose_y + 0.035, 0.042, 0.045)
     root_side = 0.040 * bump(side - 0.45 * f.nose_w, t - f.nose_y - 0.03, 0.07, 0.13)
     return nose + lobe * (0.25 + 0.75 * below) + wing + root_side
@@ -115,7 +115,8 @@ def _mouth(p: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch.Tensor) -> 
     line = mouth_line(f, s)
     forward = 0.040 + 0.014 * p.lip_projection
     dental = (0.045 + 0.012 * p.lip_projection) * bump(s, t - f.mouth_y, 0.27, 0.20)
-    upper = (forward + 0.10 * (f.lip_up - 0.06)) * bump(s, t - line - 0.55 * f.lip_up, 0.62 * f.mouth_w, 0.55 * f.lip_up)
+    upper_at = t - line - 0.55 * f.lip_up
+    upper = (forward + 0.10 * (f.lip_up - 0.06)) * bump(s, upper_at, 0.62 * f.mouth_w, 0.55 * f.lip_up)
     lower = (forward + 0.010) * bump(s, t - line + 0.5 * f.lip_low, 0.58 * f.mouth_w, 0.5 * f.lip_low)
     seam = -0.030 * bump(s, t - line, 0.85 * f.mouth_w, 0.020)
     corner = -0.020 * bump(s.abs() - f.mouth_w, t - line, 0.035, 0.03)
@@ -136,7 +137,8 @@ def _relief(p: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch.Tensor) ->
     glabella = (0.012 + 0.012 * p.brow_ridge) * bump(s, t - 0.16, 0.10, 0.07)
     bone_y = -0.27 + 0.035 * p.cheekbone_height
     bone = (0.055 + 0.022 * p.cheekbone_projection) * bump(side - 0.50, t - bone_y, 0.17, 0.12)
-    cheek = (0.010 + 0.022 * p.cheek_fullness + 0.018 * p.adiposity - 0.02 * f.old) * bump(side - 0.42, t + 0.60, 0.17, 0.18)
+    fullness = 0.010 + 0.022 * p.cheek_fullness + 0.018 * p.adiposity - 0.02 * f.old
+    cheek = fullness * bump(side - 0.42, t + 0.60, 0.17, 0.18)
     jowl = 0.030 * f.old * bump(side - 0.38, t + 0.98, 0.14, 0.12)
     temple = -(0.020 + 0.012 * p.temple_depth + 0.015 * f.old) * bump(side - 0.74, t - 0.25, 0.16, 0.20)
     chin_width = 0.165 + 0.024 * p.chin_width

@@ -17,6 +17,10 @@ from ..foundation.noise import keyed_generator
 LIMIT = 2.5
 """Shape traits are normal, truncated to +-2.5 standard deviations."""
 
+EXAGGERATION = 1.35
+"""How many anthropometric deviations one deviation of a shape trait is: people differ a little more than in life, so
+that they can be told apart on small pictures."""
+
 
 @dataclass(frozen=True)
 class Trait:
@@ -100,6 +104,7 @@ TRAITS: tuple[Trait, ...] = (
     _u("moustache", "density of the moustache (none with femininity)"),
 )
 TRAIT_NAMES = tuple(trait.name for trait in TRAITS)
+GAINS = np.array([EXAGGERATION if trait.kind == "normal" else 1.0 for trait in TRAITS], np.float32)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ class Columns:
             raise AttributeError(name) from None
         return self._values[:, place:place + 1]
 
+    def row(self, index: int) -> Columns:
+        """One row alone, as a table of one."""
+        return Columns(self._values[index:index + 1], tuple(self._places))
+
 
 def bump(x: torch.Tensor, y: torch.Tensor, width: torch.Tensor | float, height: torch.Tensor | float) -> torch.Tensor:
     """A Gaussian hill of height 1 with deviations ``width`` and ``height``."""

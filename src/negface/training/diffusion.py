@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from negface.foundation.noise import keyed_generator, keyed_normal
 from negface.models import IDiffUNet, VQAutoencoder
+from negface.models.latent_reader import LatentReader
 from negface.pipelines import NegFaceDiffPipeline
 from negface.sampling import guidance
 
 from .ema import WeightAverage
+from .identity import identity_loss
 from .latents import Latents
 from .pictures import sheet
 from .recipe import DiffusionRecipe
@@ -47,15 +49,18 @@ class DenoisingLoss(nn.Module):
 
     def forward(
         self, latents: Tensor, noise: Tensor, timesteps: Tensor, contexts: Tensor, empty: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Clean latents, noise ``[n, c, h, w]``, timesteps ``[n]``, contexts ``[n, d]``, empty (bool ``[n]``) to
-        (loss, unweighted error per image ``[n]``)."""
+        (loss, unweighted error per image ``[n]``, one-step reconstructions ``[n, c, h, w]``)."""
         signal, sigma = (values[timesteps][:, None, None, None] for values in (self.unet.signal, self.unet.sigma))
         noisy = signal * latents + sigma * noise
         target = noise if self.recipe.model.prediction_type == "epsilon" else signal * noise - sigma * latents
         prediction = self.unet.raw(noisy, timesteps, self.unet.training_context(contexts, empty)).float()
         error = (prediction - target).square().flatten(1).mean(1)
-        return (loss_weights((signal / sigma).square().flatten(), self.recipe) * error).mean(), error.detach()
+        loss = (loss_weights((signal / sigma).square().flatten(), self.recipe) * error).mean()
+        if self.recipe.model.prediction_type == "epsilon":
+            return loss, error.detach(), (noisy - sigma * prediction) / signal
+        return loss, error.detach(), signal * noisy - sigma * prediction
 
 
 class DiffusionTask:
@@ -66,11 +71,20 @@ class DiffusionTask:
         data: cached latents and contexts.
         autoencoder: for sample sheets and the saved pipeline.
         accelerator: process group, device, precision.
+        reader: for the identity loss, if the recipe has one.
     """
 
     name = "diffusion"
 
-    def __init__(self, recipe: DiffusionRecipe, data: Latents, autoencoder: VQAutoencoder, accelerator: Accelerator):
+    def __init__(
+        self,
+        recipe: DiffusionRecipe,
+        data: Latents,
+        autoencoder: VQAutoencoder,
+        accelerator: Accelerator,
+        reader: LatentReader | None = None,
+    ):
+        self.reader = None if reader is None else reader.to(accelerator.device)
         torch.manual_seed(recipe.train.seed)
         self.recipe, self.data, self.autoencoder, self.accelerator = recipe, data, autoencoder, accelerator
         self.n_items = len(data.labels)
@@ -109,13 +123,29 @@ class DiffusionTask:
             )
         )
         with self.accelerator.autocast():
-            loss, error = self.prepared(*batch)
+            loss, error, clean = self.prepared(*batch)
+            identity = self._identity_loss(step, clean, *batch[2:])
+            if identity is not None:
+                loss = loss + self.recipe.identity.weight * identity
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.train.clip)
         self.optimizer.step()
         self.average.update(self.objective.unet, step + 1)
-        return {"loss": float(loss.detach()), "error": float(error.mean()), "gradient_norm": float(norm)}
+        losses = {"loss": float(loss.detach()), "error": float(error.mean()), "gradient_norm": float(norm)}
+        if self.recipe.identity is not None:
+            losses["identity"] = 0.0 if identity is None else float(identity.detach())
+        return losses
+
+    def _identity_loss(
+        self, step: int, clean: Tensor, timesteps: Tensor, contexts: Tensor, empty: Tensor
+    ) -> Tensor | None:
+        recipe = self.recipe.identity
+        if self.reader is None or recipe is None or step < recipe.start:
+            return None
+        some = slice(0, max(1, round(recipe.share * len(clean))))
+        signal = self.objective.unet.signal[timesteps[some]]
+        return identity_loss(self.reader, clean[some], contexts[some], signal, ~empty[some])
 
     def _batch(self, step: int, rows: np.ndarray) -> tuple[Tensor, ...]:
         """Everything random of a step, keyed by (seed, step, place in the global batch)."""

@@ -108,6 +108,21 @@ class DiffusionModel(Section):
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
 
+class IdentityLoss(Section):
+    """Identity loss on one-step reconstructions, on ``share`` of each batch, from step ``start`` on."""
+
+    weight: float = Field(0.1, gt=0.0)
+    start: int = Field(0, ge=0)
+    share: float = Field(0.5, gt=0.0, le=1.0)
+    reader_steps: PositiveInt = 2000
+    reader_batch: PositiveInt = 64
+    reader_learning_rate: float = Field(1e-3, gt=0.0)
+
+    def reader_recipe(self) -> dict[str, Any]:
+        """What decides the reader."""
+        return self.model_dump(include={"reader_steps", "reader_batch", "reader_learning_rate"})
+
+
 class DiffusionRecipe(Section):
     """``negface train diffusion``: denoising on cached latents, with partial and whole-context dropout.
 
@@ -124,6 +139,7 @@ class DiffusionRecipe(Section):
     context_of: Literal["image", "person", "mixed"] = "image"
     context_noise: float = Field(0.0, ge=0.0, lt=1.0)
     flips: bool = True
+    identity: IdentityLoss | None = None
 
 
 def parse_recipe(model: type[R], table: dict[str, Any], where: object) -> R:

@@ -21,6 +21,7 @@ from negface.perception import Embeddings
 
 from .autoencoder import AutoencoderTask
 from .diffusion import DiffusionTask
+from .identity import latent_reader
 from .latents import cache_latents, load_faces
 from .loop import run
 from .recipe import AutoencoderRecipe, DiffusionRecipe, Optimisation
@@ -28,7 +29,7 @@ from .recipe import AutoencoderRecipe, DiffusionRecipe, Optimisation
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 
-def _accelerator(recipe: Optimisation) -> Accelerator:
+def make_accelerator(recipe: Optimisation) -> Accelerator:
     """Process group, device and precision; CPU unless a GPU is there (``torchrun`` sets the rest)."""
     precision = "bf16" if recipe.precision == "bf16" else "no"
     # accelerate keeps one precision per process; a second training may want another. The process group stays.
@@ -67,7 +68,7 @@ def train_autoencoder(
         InputError: nothing to train on. MismatchError: ``out`` is of another recipe. TrainingError: loss not finite.
     """
     out = ensure_folder(out)
-    accelerator = _accelerator(recipe.train)
+    accelerator = make_accelerator(recipe.train)
     data = load_faces(faces, recipe.model.image_size, identities)
     identity = {"recipe": recipe.model_dump(mode="json"), "faces": data.hash}
     result = run(
@@ -103,14 +104,18 @@ def train_diffusion(
         As ``train_autoencoder``.
     """
     out = ensure_folder(out)
-    accelerator = _accelerator(recipe.train)
+    accelerator = make_accelerator(recipe.train)
     model, weights_hash = load_autoencoder(autoencoder)
     model = model.to(accelerator.device)
     data = load_faces(faces, model.config.image_size, identities)
     with accelerator.main_process_first():
         latents = cache_latents(data, model, weights_hash, embeddings, mirrored, out / "latents.safetensors")
     identity = {"recipe": recipe.model_dump(mode="json"), "latents": latents.hash}
-    task = DiffusionTask(recipe, latents, model, accelerator)
+    reader = None
+    if recipe.identity is not None:
+        with accelerator.main_process_first():
+            reader = latent_reader(latents, recipe.identity, recipe.train.seed, out / "reader.safetensors", say)
+    task = DiffusionTask(recipe, latents, model, accelerator, reader)
     result = run(task, recipe.train, out, accelerator, identity=identity, say=say)
     return _finish(
         result, out, identity | {"autoencoder": weights_hash, "conditioner": latents.conditioner}, data, accelerator

@@ -20,13 +20,15 @@ from .features import measure
 from .landmarks import BRIDGE, CHIN, EAR_BASES, FOREHEAD, PUPILS, chart_points, five_points
 from .raster import rasterize, weights_at
 from .shots import NUISANCE_NAMES, Shots
-from .surface import CROWN, NECK, head_point
-from .traits import TRAIT_NAMES, People
+from .surface import NECK, head_point
+from .traits import GAINS, TRAIT_NAMES, People
 from .values import Columns, edge, ramp
 
 OVERSAMPLED = 2
 SMALLEST, LARGEST = 32, 512
-_AT_ONCE = 4
+_AT_ONCE = 8
+FARTHEST = 45.0
+"""Depth is counted in decimetres from here to the camera."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Rendered:
 
     Attributes:
         images: uint8 ``[n, size, size, 3]`` RGB.
-        points5: float32 ``[n, 5, 2]``: eye on the left of the picture, other eye, nose, mouth corner on the left, other.
+        points5: float32 ``[n, 5, 2]``: eye on the left of the picture, other eye, nose, mouth corner on the left,
+            the other.
         points68: float32 ``[n, 68, 2]``, iBUG order. They may lie outside the picture.
         visible68: bool ``[n, 68]``: inside the picture and not behind anything.
         parsing: uint8 ``[n, size, size]``, index into ``CLASSES``.
@@ -87,8 +90,9 @@ def render(people: People, shots: Shots, size: int = 112, *, frame: str = "align
 
 def _mask_cover(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """1 where a surgical mask lies on the head."""
-    return edge(-0.30 - 0.12 * ramp(s.abs() / 0.5) - t, 0.03) * edge(0.98 - s.abs() - 0.25 * ramp((-0.8 - t) / 0.4), 0.03) \
-        * (t > NECK + 0.18)
+    upper = edge(-0.30 - 0.12 * ramp(s.abs() / 0.5) - t, 0.03)
+    sides = edge(0.98 - s.abs() - 0.25 * ramp((-0.8 - t) / 0.4), 0.03)
+    return upper * sides * (t > NECK + 0.18)
 
 
 def _hat_cover(e: Columns, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -97,7 +101,8 @@ def _hat_cover(e: Columns, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return edge(t - brim, 0.03) * (e.hat > 0.5)
 
 
-def _shape(p: Columns, e: Columns, f: SimpleNamespace, grid: mesh.Mesh, hairline: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _shape(p: Columns, e: Columns, f: SimpleNamespace, grid: mesh.Mesh,
+           hairline: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """All vertices ``[n, v, 3]`` and the landmarks with their further points ``[n, 77, 3]``."""
     hat, mask = _hat_cover(e, grid.s, grid.t), _mask_cover(grid.s, grid.t) * (e.mask > 0.5)
     hairs = hair.stand_off(p, f, hair.above_line(hairline, p, grid.s, grid.t), grid.s, grid.t)
@@ -116,58 +121,69 @@ def _shape(p: Columns, e: Columns, f: SimpleNamespace, grid: mesh.Mesh, hairline
 
 
 def _render(people: People, shots: Shots, size: int, frame: str, template: str, device: torch.device) -> Rendered:
-    p = Columns(torch.from_numpy(people.values).to(device), TRAIT_NAMES)
+    p = Columns(torch.from_numpy(people.values * GAINS).to(device), TRAIT_NAMES)
     e = Columns(torch.from_numpy(shots.values).to(device), NUISANCE_NAMES)
     f = measure(p, e)
-    grid = mesh.build(0.025 if size <= 160 else 0.0175, str(device))
+    grid = mesh.build(mesh.step_for(size), str(device))
     hairline = hair.hairline_table(p, f)
     points, marks = _shape(p, e, f, grid, hairline)
     view = look(points, marks, e, size, frame=frame, template_name=template)
     fine = size * OVERSAMPLED
-    screen = (view.screen + 0.5) * OVERSAMPLED
-    depth = 45.0 - view.space[..., 2]
+    screen, depth = (view.screen + 0.5) * OVERSAMPLED, FARTHEST - view.space[..., 2]
     triangle = rasterize(screen, depth, grid.faces, grid.double, (fine, fine))
-    sample = _samples(grid, view, screen, depth, triangle, fine, e)
-    colour = _shade(p, e, f, hairline, view, sample, shots, fine)
-    there = (triangle >= 0)[:, None]
-    behind = photo.backgrounds(shots, fine).to(device).flatten(2)
-    colour = torch.where(there, colour, behind).view(len(people), 3, fine, fine)
-    small = torch.nn.functional.avg_pool2d(colour, OVERSAMPLED)
-    shown = photo.develop(small, skin.skin_colour(p), e.exposure, e.contrast)
-    label = torch.where(there[:, 0], sample.label, skin.BACKGROUND).view(-1, fine, fine)
-    return _truth(photo.expose(shown.cpu(), shots), label, sample, view, e, size)
-
-
-def _samples(grid: mesh.Mesh, view: View, screen: torch.Tensor, depth: torch.Tensor, triangle: torch.Tensor, fine: int,
-             e: Columns) -> SimpleNamespace:
-    """What the rasteriser found at each sample: part, chart, normal, shadows, depth."""
-    n, pixels = triangle.shape
-    safe = triangle.clamp(min=0)
-    corners = grid.faces[safe]
-    weights = weights_at(screen, corners, (fine, fine))
-    weights = torch.where((triangle >= 0)[..., None], weights, torch.tensor([1.0, 0, 0], device=weights.device))
     towards = light.direction(e)
+    facts = _facts(grid, view, depth, towards, e)
+    worn_colours = {name: value.to(device) for name, value in photo.wardrobe(shots).items()}
+    eye_centres = _eye_centres(view)
+    colour = photo.backgrounds(shots, fine).to(device).flatten(2)
+    label = torch.full_like(triangle, skin.BACKGROUND)
+    far = torch.full_like(colour[:, 0], 2 * FARTHEST)
+    for i in range(len(people)):
+        index = (triangle[i] >= 0).nonzero()[:, 0]
+        if not len(index):
+            continue
+        at = _samples(grid, screen[i], facts[i], triangle[i, index], index, fine)
+        person, shot = p.row(i), e.row(i)
+        own = SimpleNamespace(**{name: value[i:i + 1] for name, value in vars(f).items()})
+        seen = skin.face(person, shot, own, hairline[i:i + 1], at.s, at.t)
+        seen.lids &= at.part == mesh.HEAD
+        eyeballs(person, shot, own, seen, at.normal, at.places, eye_centres[i],
+                 RADIUS * OVERSAMPLED * view.scale[i], view.rotation[i])
+        _dress(person, shot, seen, at, {name: value[i:i + 1] for name, value in worn_colours.items()})
+        colour[i, :, index] = light.shade(seen.albedo, seen.gloss, at.normal[None], at.key_seen, at.sky_seen,
+                                          seen.translucent, shot, towards[i:i + 1])[0]
+        label[i, index], far[i, index] = seen.label[0], at.depth
+    small = torch.nn.functional.avg_pool2d(colour.view(-1, 3, fine, fine), OVERSAMPLED)
+    shown = photo.develop(small, skin.skin_colour(p), e.exposure, e.contrast)
+    return _truth(photo.expose(shown.cpu(), shots), label.view(-1, fine, fine), far, view, e, size)
+
+
+def _facts(grid: mesh.Mesh, view: View, depth: torch.Tensor, towards: torch.Tensor, e: Columns) -> torch.Tensor:
+    """What each vertex knows, ``[n, v, 8]``: chart, normal, how much of key light and sky reaches it, depth."""
+    n = len(depth)
     seen = light.visibility(view.space, towards, 0.5 + 1.6 * e.shadow_softness)
     sky = torch.tensor([[0.0, 0.90, 0.436]], device=depth.device).expand(n, -1)
     sky_seen = light.visibility(view.space, sky, torch.full_like(e.yaw, 2.5))
-    normal = mesh.normals(grid, view.space)
     chart = torch.zeros(n, grid.n_vertices, 2, device=depth.device)
     chart[:, :grid.s.shape[1], 0], chart[:, :grid.s.shape[1], 1] = grid.s, grid.t
-    facts = torch.nan_to_num(torch.cat([chart, normal, seen[..., None], sky_seen[..., None], depth[..., None]], -1))
-    offset = torch.arange(n, device=depth.device)[:, None] * grid.n_vertices
-    facts = facts.flatten(0, 1)
-    mixed = sum(facts[(corners[..., i] + offset).view(-1)].view(n, pixels, -1) * weights[..., i:i + 1] for i in range(3))
-    normal = mixed[..., 2:5] / mixed[..., 2:5].norm(dim=-1, keepdim=True).clamp(min=1e-6)
-    away = (normal[..., 2] < 0) & grid.double[safe]
-    normal = torch.where(away[..., None], -normal, normal)
-    return SimpleNamespace(part=grid.part[safe], s=mixed[..., 0].contiguous(), t=mixed[..., 1].contiguous(),
-                           normal=normal, key_seen=mixed[..., 5], sky_seen=mixed[..., 6], depth=mixed[..., 7],
-                           there=triangle >= 0, towards=towards)
+    whole = torch.cat([chart, mesh.normals(grid, view.space), torch.stack([seen, sky_seen, depth], -1)], -1)
+    return torch.nan_to_num(whole)
 
 
-def _pixel_places(fine: int, device: torch.device) -> torch.Tensor:
-    y, x = torch.meshgrid(torch.arange(fine, device=device), torch.arange(fine, device=device), indexing="ij")
-    return torch.stack([x, y], -1).reshape(1, -1, 2) + 0.5
+def _samples(grid: mesh.Mesh, screen: torch.Tensor, facts: torch.Tensor, triangle: torch.Tensor, index: torch.Tensor,
+             fine: int) -> SimpleNamespace:
+    """The covered samples of one picture: part, chart, normal, shadows, depth and place, interpolated."""
+    down = torch.div(index, fine, rounding_mode="floor")
+    places = torch.stack([index - down * fine, down], -1) + 0.5
+    corners = grid.faces[triangle]
+    weights = weights_at(screen, corners, places)
+    mixed = sum(facts.index_select(0, corners[:, i]) * weights[:, i:i + 1] for i in range(3))
+    s, t, x, y, z, key_seen, sky_seen, depth = mixed.T.contiguous().unbind(0)
+    length = torch.sqrt(x * x + y * y + z * z).clamp(min=1e-6)
+    length = torch.where((z < 0) & grid.double[triangle], -length, length)
+    return SimpleNamespace(part=grid.part[triangle][None], s=s[None], t=t[None], places=places, depth=depth,
+                           normal=torch.stack([x, y, z], -1) / length[:, None], key_seen=key_seen[None],
+                           sky_seen=sky_seen[None])
 
 
 def _eye_centres(view: View) -> torch.Tensor:
@@ -177,68 +193,56 @@ def _eye_centres(view: View) -> torch.Tensor:
     return (pupils + 0.5) * OVERSAMPLED
 
 
-def _shade(p: Columns, e: Columns, f: SimpleNamespace, hairline: torch.Tensor, view: View, at: SimpleNamespace,
-           shots: Shots, fine: int) -> torch.Tensor:
-    """Linear colours ``[n, 3, k]``; puts ``label`` into ``at``."""
-    seen = skin.face(p, e, f, hairline, at.s, at.t)
-    head = at.part == mesh.HEAD
-    seen.lids = seen.lids & head
-    device = at.s.device
-    normal = eyeballs(p, e, f, seen, at.normal, _pixel_places(fine, device), _eye_centres(view),
-                      view.scale * OVERSAMPLED, view.rotation, at.s > 0)
-    colours = {name: value.to(device) for name, value in photo.wardrobe(shots).items()}
-    _dress(p, e, seen, at, colours)
-    at.label = seen.label
-    return light.shade(seen.albedo, seen.gloss, normal, at.key_seen, at.sky_seen, seen.translucent, e, at.towards)
-
-
-def _dress(p: Columns, e: Columns, seen: SimpleNamespace, at: SimpleNamespace, colours: dict[str, torch.Tensor]) -> None:
+def _dress(p: Columns, e: Columns, seen: SimpleNamespace, at: SimpleNamespace,
+           colours: dict[str, torch.Tensor]) -> None:
     """Give the other parts, and what is worn on the head, their colours and labels."""
-    head, bare, hairs = at.part == mesh.HEAD, skin.skin_colour(p), hair.colour(p, e)
-    flesh = bare * torch.tensor([[1.02, 0.88, 0.85]], device=bare.device)
+    head, hairs = at.part == mesh.HEAD, hair.colour(p, e)
+    flesh = skin.skin_colour(p) * torch.tensor([[1.02, 0.88, 0.85]], device=hairs.device)
     covers = [(head & (at.t < NECK - 0.22), colours["clothes"], skin.CLOTHES, 0.0),
-              (head & (_mask_cover(at.s, at.t) > 0.5) & (e.mask > 0.5), colours["mask"], skin.OCCLUDER, 0.0),
-              (head & (_hat_cover(e, at.s, at.t) > 0.5), colours["hat"], skin.OCCLUDER, 0.0),
-              (at.part == mesh.EAR, flesh, skin.EARS, 0.8), (at.part == mesh.LOCKS, hairs, skin.HAIR, 0.0),
-              (at.part == mesh.GLASSES, colours["frames"], skin.FRAMES, 0.0),
-              (at.part == mesh.PEAK, colours["hat"], skin.OCCLUDER, 0.0), (at.part == mesh.HAND, flesh, skin.OCCLUDER, 0.8)]
+              (at.part == mesh.EAR, flesh, skin.EARS, 0.8), (at.part == mesh.LOCKS, hairs, skin.HAIR, 0.0)]
+    if float(e.mask) > 0.5:
+        covers.append((head & (_mask_cover(at.s, at.t) > 0.5), colours["mask"], skin.OCCLUDER, 0.0))
+    if float(e.hat) > 0.5:
+        covers.append((head & (_hat_cover(e, at.s, at.t) > 0.5), colours["hat"], skin.OCCLUDER, 0.0))
+        covers.append((at.part == mesh.PEAK, colours["hat"], skin.OCCLUDER, 0.0))
+    if float(e.glasses) >= 0.5:
+        covers.append((at.part == mesh.GLASSES, colours["frames"], skin.FRAMES, 0.0))
+    if float(e.hand) > 0.5:
+        covers.append((at.part == mesh.HAND, flesh, skin.OCCLUDER, 0.8))
     for where, colour, name, translucent in covers:
-        seen.albedo = torch.where(where[:, None], colour[..., None], seen.albedo)
-        seen.label = torch.where(where, name, seen.label)
-        seen.gloss = torch.where(where, 0.02 + 0.1 * (name == skin.FRAMES), seen.gloss)
-        seen.translucent = torch.where(where, translucent, seen.translucent)
+        index = where[0].nonzero()[:, 0]
+        seen.albedo[:, :, index] = colour[..., None]
+        seen.label[:, index] = name
+        seen.gloss[:, index] = 0.12 if name == skin.FRAMES else 0.02
+        seen.translucent[:, index] = translucent
 
 
 def _most(label: torch.Tensor) -> np.ndarray:
-    """The commonest of each pixel's samples (the first of equals), uint8 ``[n, size, size]``."""
-    n, fine, _ = label.shape
-    samples = label.to(torch.uint8).view(n, fine // OVERSAMPLED, OVERSAMPLED, fine // OVERSAMPLED, OVERSAMPLED)
-    samples = samples.permute(0, 1, 3, 2, 4).flatten(3)
-    votes = (samples[..., :, None] == samples[..., None, :]).sum(-1)
-    best = votes.argmax(-1, keepdim=True)
-    return samples.gather(-1, best)[..., 0].cpu().numpy()
+    """The commonest of each pixel's four samples (the first of equals), uint8 ``[n, size, size]``."""
+    samples = [label[:, i::OVERSAMPLED, j::OVERSAMPLED].to(torch.uint8) for i in range(2) for j in range(2)]
+    best, most = samples[0], torch.zeros_like(samples[0])
+    for sample in samples:
+        votes = sum((sample == other).to(torch.uint8) for other in samples)
+        best, most = torch.where(votes > most, sample, best), torch.maximum(votes, most)
+    return best.cpu().numpy()
 
 
-def _visible(view: View, at: SimpleNamespace, fine: int, size: int) -> np.ndarray:
+def _visible(view: View, far: torch.Tensor, fine: int, size: int) -> np.ndarray:
     """Whether each of the 68 lies in the picture and nothing stands before it (compared in a 3 x 3 window)."""
     marks = view.landmarks[:, :68]
-    own = 45.0 - view.landmarks_space[:, :68, 2]
-    depth = torch.where(at.there, at.depth, 99.0).view(-1, 1, fine, fine)
-    depth = torch.nn.functional.max_pool2d(depth, 3, 1, 1).flatten(1)
-    place = torch.round((marks + 0.5) * OVERSAMPLED - 0.5).long()
+    own = FARTHEST - view.landmarks_space[:, :68, 2]
+    x, y = torch.round((marks + 0.5) * OVERSAMPLED - 0.5).long().unbind(-1)
+    around = [far.gather(1, (y + down).clamp(0, fine - 1) * fine + (x + across).clamp(0, fine - 1))
+              for down in (-1, 0, 1) for across in (-1, 0, 1)]
     inside = ((marks > -0.5) & (marks < size - 0.5)).all(-1)
-    index = (place[..., 1].clamp(0, fine - 1) * fine + place[..., 0].clamp(0, fine - 1))
-    return (inside & (own < depth.gather(1, index) + 0.06)).cpu().numpy()
+    return (inside & (own < torch.stack(around).amax(0) + 0.06)).cpu().numpy()
 
 
-def _truth(images: np.ndarray, label: torch.Tensor, at: SimpleNamespace, view: View, e: Columns, size: int) -> Rendered:
+def _truth(images: np.ndarray, label: torch.Tensor, far: torch.Tensor, view: View, e: Columns, size: int) -> Rendered:
     marks = view.landmarks[:, :68]
     outline = torch.cat([marks, view.landmarks[:, FOREHEAD]], 1)
     low, high = outline.amin(1), outline.amax(1)
     pose = torch.cat([e.yaw, e.pitch, view.roll[:, None]], 1)
-    five = five_points(marks)
-    return Rendered(images, five.cpu().numpy(), marks.cpu().numpy(), _visible(view, at, label.shape[-1], size),
-                    _most(label), torch.cat([low, high - low], 1).cpu().numpy(), pose.cpu().numpy())
-
-
-__all__ = ["CROWN", "Rendered", "join", "render"]
+    return Rendered(images, five_points(marks).cpu().numpy(), marks.cpu().numpy(),
+                    _visible(view, far, label.shape[-1], size), _most(label),
+                    torch.cat([low, high - low], 1).cpu().numpy(), pose.cpu().numpy())
