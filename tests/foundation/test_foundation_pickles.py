@@ -246,6 +246,8 @@ def test_data_types_that_would_make_numpy_read_bytes_as_objects_are_refused():
 
 
 def test_pickle_cannot_ask_for_memory_or_slow_codecs():
+    with pytest.raises(FormatError, match="memo place 2147483647"):
+        restricted_loads(b"\x80\x02}r\xff\xff\xff\x7f.", where="w")
     with pytest.raises(FormatError, match="TypeError"):
         restricted_loads(pickle.dumps(Attack(bytearray, 1 << 50)), where="w")
     with pytest.raises(UnsafePickleError, match="idna"):

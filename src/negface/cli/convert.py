@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from negface.cli.common import JsonOption, emit
+from negface.cli.convert_models import register
 
 app = typer.Typer()
 
@@ -70,7 +70,4 @@ def pairs(
     emit(done, json=json, text=f"wrote {done['n_pairs']} pairs ({done['n_genuine']} of one person) to {out}")
 
 
-with contextlib.suppress(ModuleNotFoundError):
-    from negface.cli.convert_models import register
-
-    register(app)
+register(app)

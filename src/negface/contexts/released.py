@@ -95,8 +95,9 @@ def _read_npy(path: Path) -> Any:
             _, _, dtype = read(file)
             if not dtype.hasobject:
                 return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise FormatError(f"not a complete .npy file ({error})", where=path, fix="copy it again") from error
+        except Exception as error:  # the header is parsed as Python, which fails in many ways
+            reason = " ".join(f"{error}".split())[:100]
+            raise FormatError(f"not a complete .npy file ({reason})", where=path, fix="copy it again") from error
         found = restricted_loads(file.read(), where=path, encoding="latin1")
     return found.item() if isinstance(found, np.ndarray) and found.ndim == 0 else found
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -127,22 +127,18 @@ def _pictures(path: Path, keys: np.ndarray, offsets: np.ndarray) -> tuple[np.nda
 
 
 def _labels(path: Path, keys: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of labels beyond one (uint32) and the class (int64) of each picture, read from all headers at once.
+    """The number of labels beyond one (uint32) and the class (int64) of each picture, read from the headers.
 
     Records in parts, and what looks wrong, go the slow way, which joins parts and says what is wrong.
     """
-    words = np.memmap(path, "<u4", "r")
-    place = offsets // 4
-    room = len(words) - place
-    short = room < 9  # part head, record header, and one label or a picture's first bytes
-    head = np.where(short, 0, place)
-    magic, part, flags = words[head], words[head + 1], words[head + 2].copy()
-    first = np.where(flags == 0, words[head + 3], words[np.where(short, 0, place + 8)]).view(np.float32).copy()
-    length = (part & LARGEST_PART).astype(np.int64)
-    odd = (short | (magic != MAGIC) | (part >> 29 != WHOLE) | (room * 4 < 8 + length)
-           | (length < HEADER_SIZE + 4 * flags.astype(np.int64)))
-    del words
+    room = path.stat().st_size - offsets
     with open(path, "rb") as handle:
+        words = _heads(handle, offsets)
+        magic, part, flags = words[:, 0], words[:, 1], words[:, 2].copy()
+        first = np.where(flags == 0, words[:, 3], words[:, 8]).view(np.float32).copy()
+        length = (part & LARGEST_PART).astype(np.int64)
+        odd = ((magic != MAGIC) | (part >> 29 != WHOLE) | (room < 8 + length)
+               | (length < HEADER_SIZE + 4 * flags.astype(np.int64)))
         for i in np.flatnonzero(odd):
             where = f"{path}, key {keys[i]}"
             record = unpack_record(read_payload(handle, int(offsets[i]), where)[0], where)
@@ -152,6 +148,17 @@ def _labels(path: Path, keys: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarr
         raise FormatError(f"the label of key {keys[bad[0]]} is {first[bad[0]]}, a class number was expected",
                           where=path)
     return np.where(flags > 1, flags, 0), first.astype(np.int64)
+
+
+def _heads(handle: BinaryIO, offsets: np.ndarray) -> np.ndarray:
+    """Of each record part head, header, and first label if it has several: uint32 ``[n, 9]``, zeros after the end.
+
+    Not a memory map: that would count the touched pages, most of the file, as memory of the process.
+    """
+    words = np.zeros((len(offsets), 9), "<u4")
+    for row, offset in zip(words, offsets.tolist()):
+        os.preadv(handle.fileno(), [row], offset)
+    return words
 
 
 def sidecar_of(path: Path) -> Path:

@@ -6,6 +6,7 @@ pickle asks for is refused by name before it runs. Nothing is extracted, so no e
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -94,7 +95,7 @@ class _Tensors:
         """A view of a flat storage; ``ValueError`` where it would reach outside of it."""
         numbers = (offset, *shape, *stride)
         if not all(isinstance(number, int) and number >= 0 for number in numbers) or len(shape) != len(stride):
-            raise ValueError(f"a tensor of shape {tuple(shape)}, stride {tuple(stride)}, offset {offset}")
+            raise ValueError("a tensor whose shape, stride and offset are not whole numbers that fit each other")
         last = offset + sum((side - 1) * step for side, step in zip(shape, stride))
         if 0 not in shape and (last >= flat.numel() or math.prod(shape) > flat.numel()):
             raise ValueError(f"a tensor of shape {tuple(shape)} reaches beyond its {flat.numel()} stored numbers")
@@ -112,7 +113,7 @@ class _Tensors:
 
     def device(self, *described: Any) -> str:
         """A device is its name: everything is read to the CPU."""
-        return ":".join(map(str, described))
+        return ":".join(str(part) for part in described if isinstance(part, str | int))
 
 
 class _Unpickler(RestrictedUnpickler):
@@ -129,9 +130,9 @@ class _Unpickler(RestrictedUnpickler):
 
     def persistent_load(self, saved: Any) -> Any:
         if not (isinstance(saved, tuple) and len(saved) >= 5 and saved[0] == "storage"
-                and isinstance(saved[1], StorageType)):
-            raise UnsafePickleError(f"the pickle refers to {saved!r}"[:100] + ", which is no storage")
-        return self.load_storage(saved[1].dtype, str(saved[2]), *saved[4:])
+                and isinstance(saved[1], StorageType) and isinstance(saved[2], str)):
+            raise UnsafePickleError("the pickle refers to something outside that is no storage")
+        return self.load_storage(saved[1].dtype, saved[2], *saved[4:])
 
 
 def _read_zip(path: Path, file: BinaryIO) -> Any:
@@ -173,8 +174,7 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Any:
             found[dtype, key] = tensors.flat(raw, dtype, key)
         return found[dtype, key]
 
-    with archive.open(pickles[0]) as handle:
-        return carefully(_Unpickler(handle, tensors, storage))
+    return carefully(_Unpickler(io.BytesIO(archive.read(pickles[0])), tensors, storage))
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
@@ -202,14 +202,15 @@ class _Legacy:
                               fix="give a file that torch.save wrote")
         protocol, machine = self._object(), self._object()
         if protocol != LEGACY_PROTOCOL or not isinstance(machine, dict) or not machine.get("little_endian", True):
-            raise FormatError(f"is a checkpoint of an unknown kind (protocol {protocol!r})", where=self.path)
+            raise FormatError("is a checkpoint of an unknown protocol", where=self.path)
         found = self._object()
         keys = self._object()
-        if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(self.waiting):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or (
+                sorted(keys) != sorted(self.waiting)):
             raise FormatError(f"promises {len(self.waiting)} storages and lists others", where=self.path,
                               fix="it is damaged: copy it again")
         for key in keys:
-            self._fill(str(key))
+            self._fill(key)
         return found
 
     def _object(self) -> Any:

@@ -21,7 +21,9 @@ class PickledType:
     __slots__ = ("code", "order")
 
     def __init__(self, code: str | bytes, *_: Any):
-        self.code, self.order = (code.decode("ascii") if isinstance(code, bytes) else str(code)), "|"
+        if not isinstance(code, str | bytes):
+            raise UnsafePickleError("the pickle describes a numpy data type without a code")
+        self.code, self.order = (code.decode("ascii") if isinstance(code, bytes) else code), "|"
 
     def __setstate__(self, state: tuple) -> None:
         order, subtype, names, fields = (state[1].decode() if isinstance(state[1], bytes) else state[1]), *state[2:5]
@@ -56,7 +58,7 @@ class PickledArray(np.ndarray):
 
 def _size(side: Any) -> int:
     if not isinstance(side, int) or side < 0:
-        raise ValueError(f"{side!r} is no length of an axis")
+        raise ValueError(f"a {type(side).__name__} is no length of an axis")
     return side
 
 

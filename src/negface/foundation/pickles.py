@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import FormatError, NegFaceError, UnsafePickleError
 from .pickled_arrays import ARRAY_GLOBALS
@@ -75,7 +76,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def __init__(
         self,
-        file: io.BufferedIOBase,
+        file: BinaryIO,
         *,
         where: object,
         extra: Mapping[tuple[str, str], Any] | None = None,
@@ -83,6 +84,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         encoding: str = "ASCII",
     ):
         super().__init__(file, encoding=encoding)
+        self.file = file
         self.where, self.extra, self.inert = where, dict(extra or {}), inert
 
     def find_class(self, module: str, name: str) -> Any:
@@ -111,9 +113,19 @@ def restricted_loads(
     return carefully(RestrictedUnpickler(io.BytesIO(data), where=where, extra=extra, inert=inert, encoding=encoding))
 
 
+def _check_memo(file: BinaryIO) -> None:
+    """Refuse memo places that no pickler hands out: C's unpickler allocates a table as long as the largest."""
+    start = file.tell()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > max(count, 256):
+            raise ValueError(f"memo place {argument} after {count} opcodes")
+    file.seek(start)
+
+
 def carefully(unpickler: RestrictedUnpickler) -> Any:
     """The next object of an unpickler; ``FormatError`` for whatever a broken pickle raises."""
     try:
+        _check_memo(unpickler.file)
         return unpickler.load()
     except NegFaceError as error:
         if error.where is not None:

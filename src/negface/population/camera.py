@@ -17,6 +17,8 @@ from .values import Columns
 
 FRAMES = ("aligned", "portrait")
 """``aligned``: as recognisers expect it, roll taken out. ``portrait``: the whole head in the middle, roll kept."""
+LEVEL = 4.0
+"""Degrees by which the chart's vertical leans forwards when the head is level (so that a level head reads as one)."""
 _CENTRE = (0.0, -0.35, 0.0)
 _PORTRAIT_SPAN = 3.5
 
@@ -41,7 +43,7 @@ class View:
 
 def rotation(e: Columns) -> torch.Tensor:
     """Rotation matrices ``[n, 3, 3]`` of yaw, then pitch, then roll."""
-    yaw, pitch, roll = (torch.deg2rad(angle)[:, 0] for angle in (-e.yaw, -e.pitch, -e.roll))
+    yaw, pitch, roll = (torch.deg2rad(angle)[:, 0] for angle in (-e.yaw, -e.pitch - LEVEL, -e.roll))
     one, zero = torch.ones_like(yaw), torch.zeros_like(yaw)
 
     def matrix(*rows: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
+from .camera import LEVEL
+from .skin import put
 from .values import Columns, mix, ramp
 
 RADIUS = 0.122
@@ -42,7 +44,7 @@ def eyeballs(p: Columns, e: Columns, f: SimpleNamespace, look: SimpleNamespace, 
     y = -y
     z = torch.sqrt((1 - x * x - y * y).clamp(min=0.02))
     ball = torch.stack([x, y, z], -1) / torch.sqrt(x * x + y * y + z * z)[:, None]
-    turn, lift = torch.deg2rad(-e.gaze_x[0, 0]), torch.deg2rad(e.gaze_y[0, 0])
+    turn, lift = torch.deg2rad(-e.gaze_x[0, 0]), torch.deg2rad(e.gaze_y[0, 0] - LEVEL)
     gaze = torch.stack([torch.sin(turn) * torch.cos(lift), torch.sin(lift), torch.cos(turn) * torch.cos(lift)])
     ahead = (ball * (rotation * gaze).sum(1)).sum(1)
     away = torch.sqrt((2 - 2 * ahead).clamp(min=0))[None] * RADIUS
@@ -52,7 +54,7 @@ def eyeballs(p: Columns, e: Columns, f: SimpleNamespace, look: SimpleNamespace, 
     white = torch.stack([0.52 - 0.05 * red, 0.47 - 0.35 * red, 0.44 - 0.35 * red], 1)
     colour = iris_colour(p)[..., None] * (1.15 - 0.70 * ring)[:, None]
     colour = mix(mix(white, colour, iris[:, None]), torch.full_like(white, 0.006), pupil[:, None])
-    look.albedo[:, :, index] = colour * (0.45 + 0.55 * ramp(look.below_lid[:, index]))[:, None]
-    look.gloss[:, index] = 0.30
+    put(look.albedo, index, colour * (0.45 + 0.55 * ramp(look.below_lid[:, index]))[:, None])
+    look.gloss[:, index] = 0.07
     look.translucent[:, index] = 0.0
     normal[index] = ball

@@ -17,7 +17,7 @@ def _unroll(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """For counts ``[m]``: the owner of each of ``sum(counts)`` items, and the item's place within its owner."""
     owner = torch.repeat_interleave(counts)
     start = torch.cumsum(counts, 0) - counts
-    return owner, torch.arange(len(owner), device=counts.device) - start[owner]
+    return owner, torch.arange(len(owner), device=counts.device) - start.index_select(0, owner)
 
 
 def _triangles(screen: torch.Tensor, faces: torch.Tensor, double: torch.Tensor, size: tuple[int, int]) -> tuple:
@@ -32,9 +32,9 @@ def _triangles(screen: torch.Tensor, faces: torch.Tensor, double: torch.Tensor, 
     seen &= torch.minimum(torch.minimum(x0, x1), x2) <= width
     flat = seen.flatten().nonzero()[:, 0]
     picture = torch.div(flat, len(faces), rounding_mode="floor")
-    corners = [value.flatten()[flat] for value in (x0, y0, x1, y1, x2, y2, area)]
-    rows = (last.flatten()[flat] - first.flatten()[flat]).long() + 1
-    return picture, flat - picture * len(faces), corners, first.flatten()[flat], rows
+    *corners, first, last = (value.flatten().index_select(0, flat)
+                             for value in (x0, y0, x1, y1, x2, y2, area, first, last))
+    return picture, flat - picture * len(faces), corners, first, (last - first).long() + 1
 
 
 def _span(at: torch.Tensor, slope: torch.Tensor, low: torch.Tensor,
@@ -63,11 +63,12 @@ def rasterize(screen: torch.Tensor, depth: torch.Tensor, faces: torch.Tensor, do
     """
     n, (height, width) = len(screen), size
     picture, face, (x0, y0, x1, y1, x2, y2, area), first, rows = _triangles(screen, faces, double, size)
-    z0, z1, z2 = (depth[picture, faces[face, i]] for i in range(3))
+    vertex = faces.index_select(0, face) + (picture * depth.shape[1])[:, None]
+    z0, z1, z2 = (depth.flatten().index_select(0, vertex[:, i]) for i in range(3))
     # Barycentric weights of a row of pixels are linear in x; x counts from the triangle's first corner.
     row_of, down = _unroll(rows)
-    facts = torch.stack([x1 - x0, y1 - y0, x2 - x0, y2 - y0, 1 / area, x0, first + 0.5 - y0, z0, z1 - z0, z2 - z0], 1)
-    ax, ay, bx, by, inverse, left, up, z, dz1, dz2 = facts[row_of].unbind(1)
+    facts = (x1 - x0, y1 - y0, x2 - x0, y2 - y0, 1 / area, x0, first + 0.5 - y0, z0, z1 - z0, z2 - z0)
+    ax, ay, bx, by, inverse, left, up, z, dz1, dz2 = (fact.index_select(0, row_of) for fact in facts)
     y = up + down
     w1, s1 = -bx * y * inverse, by * inverse
     w2, s2 = ax * y * inverse, -ay * inverse
@@ -76,15 +77,16 @@ def rasterize(screen: torch.Tensor, depth: torch.Tensor, faces: torch.Tensor, do
     low, high = _span(1 - w1 - w2, -s1 - s2, low, high)
     start = torch.ceil(low + left - 0.5).clamp(min=0, max=_NONE)
     stop = torch.floor(high + left - 0.5).clamp(min=-1, max=width - 1)
-    line = picture[row_of] * (height * width) + (first[row_of].long() + down) * width
+    line = (picture * (height * width) + first.long() * width).index_select(0, row_of) + down * width
     pixel_of, across = _unroll((stop - start + 1).clamp(min=0).long())
     # depth along the row is linear as well
     at_start = z + dz1 * w1 + dz2 * w2 + (start + 0.5 - left) * (dz1 * s1 + dz2 * s2)
-    near = torch.stack([at_start, dz1 * s1 + dz2 * s2], 1)[pixel_of]
-    whole = torch.stack([line + start.long(), face[row_of]], 1)[pixel_of]
-    step = ((near[:, 0] + near[:, 1] * across).clamp(0, 500) * _DEPTH_STEPS).long()
+    near = at_start.index_select(0, pixel_of) + (dz1 * s1 + dz2 * s2).index_select(0, pixel_of) * across
+    step = (near.clamp(0, 500) * _DEPTH_STEPS).long()
+    pixel = (line + start.long()).index_select(0, pixel_of) + across
+    owner = face.index_select(0, row_of).index_select(0, pixel_of)
     nearest = torch.full((n * height * width,), _FAR, dtype=torch.int64, device=screen.device)
-    nearest.scatter_reduce_(0, whole[:, 0] + across, (step << 32) | whole[:, 1], "amin")
+    nearest.scatter_reduce_(0, pixel, (step << 32) | owner, "amin")
     return torch.where(nearest == _FAR, -1, nearest & 0xFFFFFFFF).view(n, height * width)
 
 

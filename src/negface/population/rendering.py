@@ -142,7 +142,7 @@ def _render(people: People, shots: Shots, size: int, frame: str, template: str, 
         index = (triangle[i] >= 0).nonzero()[:, 0]
         if not len(index):
             continue
-        at = _samples(grid, screen[i], facts[i], triangle[i, index], index, fine)
+        at = _samples(grid, screen[i], facts[i], triangle[i].index_select(0, index), index, fine)
         person, shot = p.row(i), e.row(i)
         own = SimpleNamespace(**{name: value[i:i + 1] for name, value in vars(f).items()})
         seen = skin.face(person, shot, own, hairline[i:i + 1], at.s, at.t)
@@ -150,9 +150,11 @@ def _render(people: People, shots: Shots, size: int, frame: str, template: str, 
         eyeballs(person, shot, own, seen, at.normal, at.places, eye_centres[i],
                  RADIUS * OVERSAMPLED * view.scale[i], view.rotation[i])
         _dress(person, shot, seen, at, {name: value[i:i + 1] for name, value in worn_colours.items()})
-        colour[i, :, index] = light.shade(seen.albedo, seen.gloss, at.normal[None], at.key_seen, at.sky_seen,
-                                          seen.translucent, shot, towards[i:i + 1])[0]
-        label[i, index], far[i, index] = seen.label[0], at.depth
+        shaded = light.shade(seen.albedo, seen.gloss, at.normal[None], at.key_seen, at.sky_seen, seen.translucent, shot,
+                             towards[i:i + 1])
+        skin.put(colour[i:i + 1], index, shaded)
+        label[i].index_copy_(0, index, seen.label[0])
+        far[i].index_copy_(0, index, at.depth)
     small = torch.nn.functional.avg_pool2d(colour.view(-1, 3, fine, fine), OVERSAMPLED)
     shown = photo.develop(small, skin.skin_colour(p), e.exposure, e.contrast)
     return _truth(photo.expose(shown.cpu(), shots), label.view(-1, fine, fine), far, view, e, size)
@@ -175,14 +177,14 @@ def _samples(grid: mesh.Mesh, screen: torch.Tensor, facts: torch.Tensor, triangl
     """The covered samples of one picture: part, chart, normal, shadows, depth and place, interpolated."""
     down = torch.div(index, fine, rounding_mode="floor")
     places = torch.stack([index - down * fine, down], -1) + 0.5
-    corners = grid.faces[triangle]
+    corners = grid.faces.index_select(0, triangle)
     weights = weights_at(screen, corners, places)
     mixed = sum(facts.index_select(0, corners[:, i]) * weights[:, i:i + 1] for i in range(3))
     s, t, x, y, z, key_seen, sky_seen, depth = mixed.T.contiguous().unbind(0)
     length = torch.sqrt(x * x + y * y + z * z).clamp(min=1e-6)
-    length = torch.where((z < 0) & grid.double[triangle], -length, length)
-    return SimpleNamespace(part=grid.part[triangle][None], s=s[None], t=t[None], places=places, depth=depth,
-                           normal=torch.stack([x, y, z], -1) / length[:, None], key_seen=key_seen[None],
+    length = torch.where((z < 0) & grid.double.index_select(0, triangle), -length, length)
+    return SimpleNamespace(part=grid.part.index_select(0, triangle)[None], s=s[None], t=t[None], places=places,
+                           depth=depth, normal=torch.stack([x, y, z], -1) / length[:, None], key_seen=key_seen[None],
                            sky_seen=sky_seen[None])
 
 
@@ -211,10 +213,11 @@ def _dress(p: Columns, e: Columns, seen: SimpleNamespace, at: SimpleNamespace,
         covers.append((at.part == mesh.HAND, flesh, skin.OCCLUDER, 0.8))
     for where, colour, name, translucent in covers:
         index = where[0].nonzero()[:, 0]
-        seen.albedo[:, :, index] = colour[..., None]
-        seen.label[:, index] = name
-        seen.gloss[:, index] = 0.12 if name == skin.FRAMES else 0.02
-        seen.translucent[:, index] = translucent
+        for plane, value in zip(seen.albedo[0], colour[0].tolist()):
+            plane.index_fill_(0, index, value)
+        seen.label[0].index_fill_(0, index, name)
+        seen.gloss[0].index_fill_(0, index, 0.12 if name == skin.FRAMES else 0.02)
+        seen.translucent[0].index_fill_(0, index, translucent)
 
 
 def _most(label: torch.Tensor) -> np.ndarray:

@@ -75,19 +75,33 @@ def _label(look: SimpleNamespace, name: int, where: torch.Tensor) -> None:
     look.label = torch.where(where, name, look.label)
 
 
-_FIELDS = ("s", "t", "gloss", "translucent", "label", "lids", "below_lid", "eye_corner")
+def take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """``values[..., index]`` of ``[1, k]`` or ``[1, 3, k]``, plane by plane (several times faster than indexing)."""
+    if values.dim() == 3:
+        return torch.stack([plane.index_select(0, index) for plane in values[0]])[None]
+    return values[0].index_select(0, index)[None]
 
 
-def _only(look: SimpleNamespace, where: torch.Tensor, paint: Callable[[SimpleNamespace], None]) -> None:
-    """Paint only the points where ``where`` ``[1, k]`` holds: most features are small."""
+def put(values: torch.Tensor, index: torch.Tensor, new: torch.Tensor) -> None:
+    """``values[..., index] = new``, plane by plane."""
+    planes, new = (values[0], new[0]) if values.dim() == 3 else (values, new)
+    for plane, line in zip(planes, new):
+        plane.index_copy_(0, index, line)
+
+
+def _only(look: SimpleNamespace, where: torch.Tensor, paint: Callable[[SimpleNamespace], None], *fields: str) -> None:
+    """Paint only the points where ``where`` ``[1, k]`` holds, for most features are small.
+
+    ``paint`` gets ``s``, ``t`` and ``albedo`` of those points, and the further ``fields`` it changes or reads.
+    """
     index = where[0].nonzero()[:, 0]
     if not len(index):
         return
-    part = SimpleNamespace(albedo=look.albedo[:, :, index], **{name: getattr(look, name)[:, index] for name in _FIELDS})
+    names = ("albedo", *fields)
+    part = SimpleNamespace(**{name: take(getattr(look, name), index) for name in ("s", "t", *names)})
     paint(part)
-    look.albedo[:, :, index] = part.albedo
-    for name in _FIELDS[2:]:
-        getattr(look, name)[:, index] = getattr(part, name)
+    for name in names:
+        put(getattr(look, name), index, getattr(part, name))
 
 
 def _complexion(p: Columns, f: SimpleNamespace, look: SimpleNamespace) -> None:
@@ -231,16 +245,18 @@ def face(p: Columns, e: Columns, f: SimpleNamespace, hairline: torch.Tensor, s: 
     _only(look, (side < 0.72) & (t > -0.9) & (t < 0.06), lambda part: _lines(f, part))
     if float(f.old) > 0.02:
         _only(look, (side < 0.85) & (t > -0.2) & (t < 0.75), lambda part: _wrinkles(f, part))
-    _only(look, (side < 0.3) & (t < 0.1) & (t > f.mouth_y), lambda part: _nostrils(f, skin, part))
-    _only(look, (side < 1.1 * f.mouth_w) & ((t - f.mouth_y).abs() < 0.24), lambda part: _mouth(p, e, f, skin, part))
+    _only(look, (side < 0.3) & (t < 0.1) & (t > f.mouth_y), lambda part: _nostrils(f, skin, part), "label")
+    _only(look, (side < 1.1 * f.mouth_w) & ((t - f.mouth_y).abs() < 0.24), lambda part: _mouth(p, e, f, skin, part),
+          "label", "gloss")
     if float(p.femininity) < 0.5 and float(e.shave) < 1:
-        _only(look, front & (t < 0) & (t > JAW - 0.3), lambda part: _stubble(p, e, f, hairs, part))
+        _only(look, front & (t < 0) & (t > JAW - 0.3), lambda part: _stubble(p, e, f, hairs, part), "label")
     eyes = (side - f.eye_x).abs() < 1.2 * f.eye_w
-    _only(look, eyes & ((t - f.eye_y).abs() < 0.17), lambda part: _eyelids(p, f, skin, part))
+    _only(look, eyes & ((t - f.eye_y).abs() < 0.17), lambda part: _eyelids(p, f, skin, part),
+          "label", "lids", "below_lid", "eye_corner")
     brow = (side > f.brow_in - 0.05) & (side < f.brow_out + 0.05) & ((t - f.brow_y).abs() < 0.20)
-    _only(look, brow, lambda part: _paint_brows(p, f, hairs, part))
+    _only(look, brow, lambda part: _paint_brows(p, f, hairs, part), "label")
     hairy = t > -0.95 + 1.25 * ramp((1.0 - side) / 0.3)
-    _only(look, hairy, lambda part: _scalp(p, hairs, hairline, part))
+    _only(look, hairy, lambda part: _scalp(p, hairs, hairline, part), "label", "gloss", "translucent")
     return look
 
 

@@ -203,7 +203,7 @@ def head_point(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: t
     x, y, z = _neck(p, e, angle, t, x, y, z)
     x, y, z = _express(p, e, f, s, t, front, x, y, z)
     if not isinstance(lift, float):
-        vault = ramp((t - 0.35) / (CROWN - 0.35))
-        x, z = x + lift * sine * (1 - 0.6 * vault), z + lift * cosine * (1 - 0.6 * vault)
-        y = y + lift * vault
+        vault = ((t - 0.35) / (CROWN - 0.35)).clamp(0, 1)
+        out = lift * (1 - vault**4)  # nothing sideways at the crown, where all columns meet
+        x, z, y = x + out * sine, z + out * cosine, y + lift * ramp(vault)
     return torch.stack(torch.broadcast_tensors(x, y, z), -1)

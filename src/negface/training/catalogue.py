@@ -53,3 +53,10 @@ _loss(
     "arXiv 2303.09556, sec. 3.4",
     "diffusion",
 )
+_loss(
+    "identity",
+    "negface.training.identity:identity_loss",
+    "distance of what a reader sees in the one-step reconstruction to the wanted context, weighed by the signal",
+    "after ID3, arXiv 2409.17576",
+    "diffusion",
+)
