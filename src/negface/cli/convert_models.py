@@ -43,7 +43,9 @@ def idiff_face(
     Example: negface convert idiff-face trained_models/unet-cond-ca-bs512-150K-cpd25 --out idiff-cpd25
     """
     from negface.pipelines.convert import convert_idiff_face, save_converted
+    from negface.pipelines.loading import check_target
 
+    check_target(out)
     pipeline, description = convert_idiff_face(
         folder, checkpoint=checkpoint, config=config, first_stage=first_stage, conditioner=_recogniser(conditioner),
         requantize=requantize)

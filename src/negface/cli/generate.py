@@ -83,6 +83,8 @@ def generate(
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     allow_conditioner_mismatch: Annotated[bool, typer.Option(
         "--allow-conditioner-mismatch", help="Take contexts of another recogniser than the model's.")] = False,
+    compat: Annotated[list[str] | None, typer.Option(
+        "--compat", help="Do as the released code: reference, or quirks by name (negface compat list).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, from ten seconds of it.")] = False,
     json: JsonOption = None,
 ) -> None:
@@ -99,9 +101,12 @@ def generate(
     from negface.generation import Tools, estimate, make_plan
     from negface.generation import generate as carry_out
     from negface.generation.finishing import yunet_aligner
+    from negface.sampling.compat import resolve
 
     if align is Align.detect and detector is None:
         raise InputError("--align detect needs --detector", fix="name a YuNet file, or use --align template")
+    choice = resolve(compat or ())
+    (scheduler, steps), negatives = choice.scheduler(scheduler, steps), choice.negatives(negatives)
     bank = ContextBank.load(contexts)
     inputs = _inputs(bank, negatives, pool, negative_scope.value, seed)
     plan = make_plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import torch
@@ -25,11 +26,13 @@ def iris_colour(p: Columns) -> torch.Tensor:
     return colour
 
 
-def eyeballs(p: Columns, e: Columns, f: SimpleNamespace, look: SimpleNamespace, normal: torch.Tensor,
+def eyeballs(e: SimpleNamespace, f: SimpleNamespace, colour: torch.Tensor, look: SimpleNamespace, normal: torch.Tensor,
              places: torch.Tensor, centres: torch.Tensor, radius: torch.Tensor, rotation: torch.Tensor) -> None:
     """Paint what is seen between the lids of one head into ``look``, and give ``normal`` the eyeballs' own there.
 
     Args:
+        e, f: shot and measures as plain numbers.
+        colour: of the iris, linear, ``[1, 3]``.
         normal: ``[k, 3]``, changed in place.
         places: of the points on the screen, ``[k, 2]``, y down.
         centres: middles of the two eyeballs on the screen, left of the picture first, ``[2, 2]``.
@@ -44,15 +47,16 @@ def eyeballs(p: Columns, e: Columns, f: SimpleNamespace, look: SimpleNamespace, 
     y = -y
     z = torch.sqrt((1 - x * x - y * y).clamp(min=0.02))
     ball = torch.stack([x, y, z], -1) / torch.sqrt(x * x + y * y + z * z)[:, None]
-    turn, lift = torch.deg2rad(-e.gaze_x[0, 0]), torch.deg2rad(e.gaze_y[0, 0] - LEVEL)
-    gaze = torch.stack([torch.sin(turn) * torch.cos(lift), torch.sin(lift), torch.cos(turn) * torch.cos(lift)])
+    turn, lift = math.radians(-e.gaze_x), math.radians(e.gaze_y - LEVEL)
+    gaze = torch.tensor([math.sin(turn) * math.cos(lift), math.sin(lift), math.cos(turn) * math.cos(lift)],
+                        device=places.device)
     ahead = (ball * (rotation * gaze).sum(1)).sum(1)
     away = torch.sqrt((2 - 2 * ahead).clamp(min=0))[None] * RADIUS
     iris, pupil = ((ramp((share * f.iris - away) / 0.010 + 0.5) * (ahead > 0)) for share in (1.0, 0.40))
     ring = ramp((away - 0.70 * f.iris) / (0.30 * f.iris))
     red = 0.25 * ramp((look.eye_corner[:, index].abs() - 0.6) / 0.5)
     white = torch.stack([0.52 - 0.05 * red, 0.47 - 0.35 * red, 0.44 - 0.35 * red], 1)
-    colour = iris_colour(p)[..., None] * (1.15 - 0.70 * ring)[:, None]
+    colour = colour[..., None] * (1.15 - 0.70 * ring)[:, None]
     colour = mix(mix(white, colour, iris[:, None]), torch.full_like(white, 0.006), pupil[:, None])
     put(look.albedo, index, colour * (0.45 + 0.55 * ramp(look.below_lid[:, index]))[:, None])
     look.gloss[:, index] = 0.07

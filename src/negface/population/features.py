@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import torch
 
-from .values import Columns, bump
+from .values import Columns, bump, limit
 
 ARC = 0.87
 """Decimetres of s in one radian around the head."""
@@ -55,7 +55,7 @@ def mouth_line(f: SimpleNamespace, s: torch.Tensor) -> torch.Tensor:
 def lip_edges(p: Columns, f: SimpleNamespace, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """t of the upper edge of the upper lip and of the lower edge of the lower lip (the line itself at the corners)."""
     line, x = mouth_line(f, s), (s / f.mouth_w).abs().clamp(max=1)
-    bow = 1 - (0.16 + 0.09 * p.cupid_bow).clamp(min=0) * bump(s, torch.zeros_like(s), 0.035, 1.0)
+    bow = 1 - limit(0.16 + 0.09 * p.cupid_bow, low=0) * bump(s, torch.zeros_like(s), 0.035, 1.0)
     return line + f.lip_up * (1 - x**1.8) * bow, line - f.lip_low * (1 - x**2.2)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from .values import Columns, bump, mix, ramp, smooth_table, table_at
+from .values import Columns, bump, limit, mix, ramp, smooth_table, table_at
 
 _SPAN = 2.8
 # t of the hairline by |s| in steps of 0.2: forehead, temple, sideburn, behind the ear, nape
@@ -14,8 +14,8 @@ _LINE = (0.70, 0.695, 0.67, 0.58, 0.37, 0.03, -0.20, -0.05, -0.30, -0.60, -0.72,
 
 
 def length(p: Columns) -> torch.Tensor:
-    """Length of the hair, 0 shaved to 1 on the shoulders: the trait, longer with femininity."""
-    return (0.62 * p.hair_length + 0.5 * (p.femininity - 0.25)).clamp(0.04, 1)
+    """Length of the hair, 0 shaved to 1 on the shoulders: the trait, longer with femininity (tensor or number)."""
+    return limit(0.62 * p.hair_length + 0.5 * (p.femininity - 0.25), 0.04, 1)
 
 
 def is_long(p: Columns, e: Columns) -> torch.Tensor:
@@ -39,7 +39,7 @@ def hairline_table(p: Columns, f: SimpleNamespace) -> torch.Tensor:
     return smooth_table(line + shaved_sides, 8)
 
 
-def above_line(table: torch.Tensor, p: Columns, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def above_line(table: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """Decimetres above the hairline, negative on bare skin."""
     return t - table_at(s.abs(), table, 0, _SPAN)
 

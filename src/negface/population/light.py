@@ -6,6 +6,9 @@ Reeves et al., SIGGRAPH 1987); wrapped diffuse shading per colour stands for sca
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import torch
 
 from .values import Columns
@@ -68,39 +71,39 @@ def visibility(space: torch.Tensor, towards: torch.Tensor, spacing: torch.Tensor
     return (lit / 9).view(n, count)
 
 
-def warmth(share: torch.Tensor) -> torch.Tensor:
-    """Colour of a light, ``[n, 3]``: -1 bluish, 1 like a lamp; green is 1."""
-    return torch.cat([1 + 0.22 * share, torch.ones_like(share), 1 - 0.28 * share], 1)
+def warmth(share: float) -> tuple[float, float, float]:
+    """Colour of a light: -1 bluish, 1 like a lamp; green is 1."""
+    return 1 + 0.22 * share, 1.0, 1 - 0.28 * share
 
 
 def shade(albedo: torch.Tensor, gloss: torch.Tensor, normal: torch.Tensor, key_seen: torch.Tensor,
-          sky_seen: torch.Tensor, translucent: torch.Tensor, e: Columns, towards: torch.Tensor) -> torch.Tensor:
-    """Linear colour of surface points.
+          sky_seen: torch.Tensor, translucent: torch.Tensor, e: SimpleNamespace, towards: list[float]) -> torch.Tensor:
+    """Linear colour of surface points of one picture, ``[1, 3, k]``.
 
     Args:
-        albedo: linear, ``[n, 3, k]``.
-        gloss: strength of the mirror-like part, ``[n, k]``.
-        normal: unit, towards the camera, ``[n, k, 3]``.
-        key_seen, sky_seen: visibility of the key light and of the sky, ``[n, k]``.
-        translucent: how far light wraps around (skin 1, others 0), ``[n, k]``.
-        e: shot.
-        towards: unit vectors to the key light, ``[n, 3]``.
+        albedo: linear, ``[1, 3, k]``.
+        gloss: strength of the mirror-like part, ``[1, k]``.
+        normal: unit, towards the camera, ``[1, k, 3]``.
+        key_seen, sky_seen: visibility of the key light and of the sky, ``[1, k]``.
+        translucent: how far light wraps around (skin 1, others 0), ``[1, k]``.
+        e: shot, as plain numbers.
+        towards: unit vector to the key light.
     """
-    across = _dot(normal, towards)
-    up = normal[..., 1]
-    half = towards + torch.tensor([[0.0, 0.0, 1.0]], device=towards.device)
-    mirror = _dot(normal, half / half.norm(dim=1, keepdim=True)).clamp(min=0)
-    square = mirror * mirror
-    fourth = square * square
-    sixteenth = fourth**4
-    key, ambient = e.light_share * warmth(e.light_warmth), (1 - e.light_share) * warmth(e.ambient_warmth)
+    x, up, z = normal.unbind(-1)
+    right, above, front = towards
+    across = x * right + up * above + z * front
+    # the mirror's direction lies half way between the light and the camera
+    length = math.sqrt(right**2 + above**2 + (front + 1) ** 2)
+    mirror = ((across + z) * (1 / max(length, 1e-3))).clamp(min=0)
+    fourth = torch.square(torch.square(mirror))
+    shine = gloss * (0.35 * fourth + torch.square(torch.square(fourth))) * key_seen
     sky = (0.62 + 0.38 * up) * (0.40 + 0.60 * sky_seen)
-    shine = gloss * (0.35 * fourth + sixteenth) * key_seen
     planes = []
-    for plane, wrap in enumerate((0.30, 0.14, 0.10)):
+    for plane, key, ambient, wrap in zip(albedo.unbind(1), warmth(e.light_warmth), warmth(e.ambient_warmth),
+                                         (0.30, 0.14, 0.10)):
         soft = wrap * translucent
         seen = key_seen + soft * 0.6 * (1 - key_seen)
         direct = ((across + soft) / (1 + soft)).clamp(min=0) * seen
-        light = 2.35 * key[:, plane, None] * direct + 1.15 * ambient[:, plane, None] * sky
-        planes.append(albedo[:, plane] * light + shine * 1.2 * key[:, plane, None])
+        light = (2.35 * key * e.light_share) * direct + (1.15 * ambient * (1 - e.light_share)) * sky
+        planes.append(plane * light + shine * (1.2 * key * e.light_share))
     return torch.stack(planes, 1)

@@ -15,7 +15,7 @@ import torch
 from ..foundation.errors import InputError
 from . import hair, light, mesh, photo, skin, worn
 from .camera import View, look
-from .eyes import RADIUS, eyeballs
+from .eyes import RADIUS, eyeballs, iris_colour
 from .features import measure
 from .landmarks import BRIDGE, CHIN, EAR_BASES, FOREHEAD, PUPILS, chart_points, five_points
 from .raster import rasterize, weights_at
@@ -105,7 +105,7 @@ def _shape(p: Columns, e: Columns, f: SimpleNamespace, grid: mesh.Mesh,
            hairline: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """All vertices ``[n, v, 3]`` and the landmarks with their further points ``[n, 77, 3]``."""
     hat, mask = _hat_cover(e, grid.s, grid.t), _mask_cover(grid.s, grid.t) * (e.mask > 0.5)
-    hairs = hair.stand_off(p, f, hair.above_line(hairline, p, grid.s, grid.t), grid.s, grid.t)
+    hairs = hair.stand_off(p, f, hair.above_line(hairline, grid.s, grid.t), grid.s, grid.t)
     hairs = hairs * (1 - 0.5 * (e.hat > 0.5) * edge(grid.t - 0.2, 0.3))
     lift = torch.maximum(hairs, (0.13 + 0.04 * (e.hat > 1.5)) * hat) + 0.03 * mask
     head = head_point(p, e, f, grid.s, grid.t, lift=lift, smooth=mask)
@@ -133,7 +133,8 @@ def _render(people: People, shots: Shots, size: int, frame: str, template: str, 
     triangle = rasterize(screen, depth, grid.faces, grid.double, (fine, fine))
     towards = light.direction(e)
     facts = _facts(grid, view, depth, towards, e)
-    worn_colours = {name: value.to(device) for name, value in photo.wardrobe(shots).items()}
+    colours = {name: value.to(device) for name, value in photo.wardrobe(shots).items()}
+    colours |= {"skin": skin.skin_colour(p), "hair": hair.colour(p, e), "iris": iris_colour(p)}
     eye_centres = _eye_centres(view)
     colour = photo.backgrounds(shots, fine).to(device).flatten(2)
     label = torch.full_like(triangle, skin.BACKGROUND)
@@ -144,19 +145,20 @@ def _render(people: People, shots: Shots, size: int, frame: str, template: str, 
             continue
         at = _samples(grid, screen[i], facts[i], triangle[i].index_select(0, index), index, fine)
         person, shot = p.row(i), e.row(i)
-        own = SimpleNamespace(**{name: value[i:i + 1] for name, value in vars(f).items()})
-        seen = skin.face(person, shot, own, hairline[i:i + 1], at.s, at.t)
+        own = SimpleNamespace(**{name: float(value[i]) for name, value in vars(f).items()})
+        bare, hairs = colours["skin"][i:i + 1], colours["hair"][i:i + 1]
+        seen = skin.face(person, shot, own, bare, hairs, hairline[i:i + 1], at.s, at.t)
         seen.lids &= at.part == mesh.HEAD
-        eyeballs(person, shot, own, seen, at.normal, at.places, eye_centres[i],
+        eyeballs(shot, own, colours["iris"][i:i + 1], seen, at.normal, at.places, eye_centres[i],
                  RADIUS * OVERSAMPLED * view.scale[i], view.rotation[i])
-        _dress(person, shot, seen, at, {name: value[i:i + 1] for name, value in worn_colours.items()})
+        _dress(shot, seen, at, {name: value[i].tolist() for name, value in colours.items()})
         shaded = light.shade(seen.albedo, seen.gloss, at.normal[None], at.key_seen, at.sky_seen, seen.translucent, shot,
-                             towards[i:i + 1])
+                             towards[i].tolist())
         skin.put(colour[i:i + 1], index, shaded)
         label[i].index_copy_(0, index, seen.label[0])
         far[i].index_copy_(0, index, at.depth)
     small = torch.nn.functional.avg_pool2d(colour.view(-1, 3, fine, fine), OVERSAMPLED)
-    shown = photo.develop(small, skin.skin_colour(p), e.exposure, e.contrast)
+    shown = photo.develop(small, colours["skin"], e.exposure, e.contrast)
     return _truth(photo.expose(shown.cpu(), shots), label.view(-1, fine, fine), far, view, e, size)
 
 
@@ -195,25 +197,24 @@ def _eye_centres(view: View) -> torch.Tensor:
     return (pupils + 0.5) * OVERSAMPLED
 
 
-def _dress(p: Columns, e: Columns, seen: SimpleNamespace, at: SimpleNamespace,
-           colours: dict[str, torch.Tensor]) -> None:
+def _dress(e: SimpleNamespace, seen: SimpleNamespace, at: SimpleNamespace, colours: dict[str, list[float]]) -> None:
     """Give the other parts, and what is worn on the head, their colours and labels."""
-    head, hairs = at.part == mesh.HEAD, hair.colour(p, e)
-    flesh = skin.skin_colour(p) * torch.tensor([[1.02, 0.88, 0.85]], device=hairs.device)
+    head = at.part == mesh.HEAD
+    flesh = [value * gain for value, gain in zip(colours["skin"], (1.02, 0.88, 0.85))]
     covers = [(head & (at.t < NECK - 0.22), colours["clothes"], skin.CLOTHES, 0.0),
-              (at.part == mesh.EAR, flesh, skin.EARS, 0.8), (at.part == mesh.LOCKS, hairs, skin.HAIR, 0.0)]
-    if float(e.mask) > 0.5:
+              (at.part == mesh.EAR, flesh, skin.EARS, 0.8), (at.part == mesh.LOCKS, colours["hair"], skin.HAIR, 0.0)]
+    if e.mask > 0.5:
         covers.append((head & (_mask_cover(at.s, at.t) > 0.5), colours["mask"], skin.OCCLUDER, 0.0))
-    if float(e.hat) > 0.5:
+    if e.hat > 0.5:
         covers.append((head & (_hat_cover(e, at.s, at.t) > 0.5), colours["hat"], skin.OCCLUDER, 0.0))
         covers.append((at.part == mesh.PEAK, colours["hat"], skin.OCCLUDER, 0.0))
-    if float(e.glasses) >= 0.5:
+    if e.glasses >= 0.5:
         covers.append((at.part == mesh.GLASSES, colours["frames"], skin.FRAMES, 0.0))
-    if float(e.hand) > 0.5:
+    if e.hand > 0.5:
         covers.append((at.part == mesh.HAND, flesh, skin.OCCLUDER, 0.8))
     for where, colour, name, translucent in covers:
         index = where[0].nonzero()[:, 0]
-        for plane, value in zip(seen.albedo[0], colour[0].tolist()):
+        for plane, value in zip(seen.albedo[0], colour):
             plane.index_fill_(0, index, value)
         seen.label[0].index_fill_(0, index, name)
         seen.gloss[0].index_fill_(0, index, 0.12 if name == skin.FRAMES else 0.02)

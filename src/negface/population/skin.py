@@ -17,7 +17,7 @@ from ..foundation.noise import keyed_normal
 from . import hair
 from .features import brow_local, eye_local, gap_half_height, lid_heights, lip_edges, mouth_line
 from .surface import JAW
-from .values import Columns, bump, edge, mix, ramp, table_at
+from .values import Columns, bump, edge, limit, mix, ramp, table_at
 
 CLASSES = ("background", "skin", "brows", "eyes", "nose", "lips", "mouth", "hair", "ears", "neck", "glasses",
            "clothes", "occluder")
@@ -57,7 +57,7 @@ def _tile(device: str) -> torch.Tensor:
     return torch.cat([tile, tile[..., :1, :]], -2).to(device)
 
 
-def texture(p: Columns, s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def texture(p: SimpleNamespace, s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """A person's own pores, blotches and spots at chart points, each ``[n, k]`` of unit deviation."""
     tile = _tile(str(s.device)).expand(len(s), -1, -1, -1)
     at = torch.stack([s / 2.2 + 7.3 * p.skin_pattern, t / 2.2 + 3.1 * p.skin_pattern], -1).remainder(1)
@@ -104,26 +104,26 @@ def _only(look: SimpleNamespace, where: torch.Tensor, paint: Callable[[SimpleNam
         put(getattr(look, name), index, getattr(part, name))
 
 
-def _complexion(p: Columns, f: SimpleNamespace, look: SimpleNamespace) -> None:
+def _complexion(p: SimpleNamespace, f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> None:
     s, t = look.s, look.t
     side = s.abs()
     pores, blotches, spots = texture(p, s, t)
     light = 1 + 0.025 * pores + (0.03 + 0.018 * p.complexion) * blotches
     cheeks = bump(side - 0.42, t + 0.38, 0.19, 0.17) + 0.8 * bump(s, t - f.nose_y, 0.12, 0.10)
-    red = (0.07 + 0.045 * p.ruddiness).clamp(min=0.005) * cheeks * (1 + 0.3 * blotches)
+    red = limit(0.07 + 0.045 * p.ruddiness, low=0.005) * cheeks * (1 + 0.3 * blotches)
     where = bump(side - 0.22, t + 0.28, 0.35, 0.30) + 0.2
     freckled = ramp((spots - 2.0 + 1.5 * p.freckles) / 0.8) * p.freckles * where
     aged = ramp((spots - 2.6 + 0.5 * f.old) / 0.8) * f.old * 0.5
     dark = (1 - 0.45 * (freckled + aged).clamp(max=1)) * light
     tint = torch.stack([1 + 0.3 * red, 1 - 1.6 * red, 1 - 1.3 * red], 1)
-    look.albedo = skin_colour(p)[..., None] * dark[:, None] * tint
+    look.albedo = skin[..., None] * dark[:, None] * tint
 
 
-def _moles(p: Columns, look: SimpleNamespace) -> None:
+def _moles(p: SimpleNamespace, look: SimpleNamespace) -> None:
     for mole in "123":
         x, y = 1.3 * (getattr(p, f"mole_{mole}_x") - 0.5), 0.25 - 1.3 * getattr(p, f"mole_{mole}_y")
         size = getattr(p, f"mole_{mole}_size")
-        if float(size) < 0.02:
+        if size < 0.02:
             continue
         reach = 0.012 + 0.022 * size
 
@@ -153,7 +153,8 @@ def _wrinkles(f: SimpleNamespace, look: SimpleNamespace) -> None:
     look.albedo = look.albedo * (1 - 0.32 * f.old * (0.7 * forehead + 0.8 * crow))[:, None]
 
 
-def _beard(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def _beard(p: SimpleNamespace, e: SimpleNamespace, f: SimpleNamespace, s: torch.Tensor,
+           t: torch.Tensor) -> torch.Tensor:
     male = ramp((0.5 - p.femininity) / 0.3)
     grown = male * (1 - 0.75 * e.shave)
     side = s.abs()
@@ -163,18 +164,19 @@ def _beard(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: torch
     goatee = bump(s, t - f.mouth_y + 0.24, 0.17, 0.12)
     full = ramp((p.beard - 0.45) / 0.4)
     return grown * (jaw * full + goatee * 0.9 * ramp((p.beard - 0.3) / 0.4)
-                    + above_lip * torch.maximum(ramp((p.moustache - 0.4) / 0.4), full)).clamp(0, 1)
+                    + above_lip * max(ramp((p.moustache - 0.4) / 0.4), full)).clamp(0, 1)
 
 
-def _brows(p: Columns, f: SimpleNamespace, side: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def _brows(p: SimpleNamespace, f: SimpleNamespace, side: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     u, above = brow_local(f, side, t)
     height = f.brow_h * (1.05 - 0.75 * ramp((u - 0.35) / 0.7)) * ramp((u + 0.12) / 0.25)
     body = edge(height - above.abs(), 0.020) * edge(u + 0.02, 0.12) * edge(1.02 - u, 0.10)
     hairs = 0.92 + 0.08 * torch.sin(120 * side - 90 * above)
-    return body * hairs * (0.84 + 0.08 * p.brow_density).clamp(0.5, 0.98)
+    return body * hairs * limit(0.84 + 0.08 * p.brow_density, 0.5, 0.98)
 
 
-def _mouth(p: Columns, e: Columns, f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> None:
+def _mouth(p: SimpleNamespace, e: SimpleNamespace, f: SimpleNamespace, skin: torch.Tensor,
+           look: SimpleNamespace) -> None:
     s, t = look.s, look.t
     line, (top, bottom) = mouth_line(f, s), lip_edges(p, f, s)
     body = edge(top - t, 0.014) * edge(t - bottom, 0.016) * (s.abs() < f.mouth_w)
@@ -188,14 +190,15 @@ def _mouth(p: Columns, e: Columns, f: SimpleNamespace, skin: torch.Tensor, look:
     inside = (up.abs() < 1) & (half > 1e-4)
     open_wide = e.mouth_open * 0.30
     depth = (1 - up) / 2 * open_wide
-    teeth = edge(0.085 - depth, 0.02) * edge(open_wide - 0.02, 0.03) * (1 - 0.25 * torch.sin(s * 48).abs() ** 8)
+    gaps = 1 - 0.25 * torch.sin(s * 48).abs() ** 8
+    teeth = edge(0.085 - depth, 0.02) * ramp((open_wide - 0.02) / 0.03 + 0.5) * gaps
     dark = torch.tensor([[0.045, 0.012, 0.012]], device=s.device).expand(len(s), -1)[..., None]
     tongue = torch.tensor([[0.28, 0.07, 0.06]], device=s.device)[..., None]
     colour = mix(dark, tongue, (0.6 * ramp((depth - 0.12) / 0.12))[:, None])
     colour = mix(colour, torch.tensor([[0.62, 0.56, 0.46]], device=s.device)[..., None], teeth[:, None])
     _paint(look, colour, inside.float())
     _label(look, MOUTH, inside & (e.mouth_open > 0.02))
-    crease = torch.exp(-((t - line) / 0.011) ** 2) * (s.abs() < f.mouth_w * 1.04) * (1 - 4 * e.mouth_open).clamp(0, 1)
+    crease = torch.exp(-((t - line) / 0.011) ** 2) * (s.abs() < f.mouth_w * 1.04) * limit(1 - 4 * e.mouth_open, 0, 1)
     _paint(look, skin * 0.20, 0.75 * crease)
 
 
@@ -208,16 +211,17 @@ def _nostrils(f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> 
     _label(look, NOSE, nose & (look.label == SKIN))
 
 
-def _stubble(p: Columns, e: Columns, f: SimpleNamespace, hairs: torch.Tensor, look: SimpleNamespace) -> None:
+def _stubble(p: SimpleNamespace, e: SimpleNamespace, f: SimpleNamespace, hairs: torch.Tensor,
+             look: SimpleNamespace) -> None:
     s, t = look.s, look.t
     grain = 0.75 + 0.25 * torch.sin(170 * s + 9 * torch.sin(60 * t)) * torch.sin(150 * t)
     bare = (look.label != MOUTH) * (1 - 0.85 * (look.label == LIPS).float())
     _paint(look, hairs * 1.1, 0.88 * _beard(p, e, f, s, t) * grain * bare)
 
 
-def _scalp(p: Columns, hairs: torch.Tensor, hairline: torch.Tensor, look: SimpleNamespace) -> None:
+def _scalp(p: SimpleNamespace, hairs: torch.Tensor, hairline: torch.Tensor, look: SimpleNamespace) -> None:
     s, t = look.s, look.t
-    above = hair.above_line(hairline, p, s, t)
+    above = hair.above_line(hairline, s, t)
     fuzz = 0.05 * torch.sin(60 * s + 5 * torch.sin(23 * s)) * torch.sin(31 * t + 11 * s)
     grown = edge(above + fuzz * 0.6, 0.10) * ramp((hair.length(p) - 0.02) / 0.12)
     strands = 0.72 + 0.28 * torch.sin(70 * s + 5 * p.hair_wave * torch.sin(9 * t) + 3 * torch.sin(23 * s))
@@ -227,28 +231,33 @@ def _scalp(p: Columns, hairs: torch.Tensor, hairline: torch.Tensor, look: Simple
     look.translucent = look.translucent * (1 - grown)
 
 
-def face(p: Columns, e: Columns, f: SimpleNamespace, hairline: torch.Tensor, s: torch.Tensor,
-         t: torch.Tensor) -> SimpleNamespace:
+def face(p: SimpleNamespace, e: SimpleNamespace, f: SimpleNamespace, skin: torch.Tensor, hairs: torch.Tensor,
+         hairline: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> SimpleNamespace:
     """Appearance of one head at chart points ``s``, ``t`` ``[1, k]``, all but the eyeballs.
+
+    Args:
+        p, e, f: traits, shot and measures of the one person, as plain numbers.
+        skin, hairs: linear colours of skin and hair, ``[1, 3]``.
+        hairline: its table, ``[1, m]``.
 
     Returns:
         ``albedo`` linear ``[1, 3, k]``, ``gloss`` and ``translucent`` ``[1, k]``, ``label`` int64 ``[1, k]``, and of
         the eyes ``lids`` (bool, in the opening between the lids), ``below_lid`` and ``eye_corner``.
     """
-    skin, hairs, side = skin_colour(p), hair.colour(p, e), s.abs()
+    side = s.abs()
     look = SimpleNamespace(s=s, t=t, gloss=0.035 + 0.03 * bump(s, t, 0.25, 0.5), translucent=torch.ones_like(s),
                            label=torch.where(t < JAW, NECK_SKIN, SKIN), lids=torch.zeros_like(s, dtype=torch.bool),
                            below_lid=torch.ones_like(s), eye_corner=torch.zeros_like(s))
-    _complexion(p, f, look)
+    _complexion(p, f, skin, look)
     _moles(p, look)
     front = side < 1.3
     _only(look, (side < 0.72) & (t > -0.9) & (t < 0.06), lambda part: _lines(f, part))
-    if float(f.old) > 0.02:
+    if f.old > 0.02:
         _only(look, (side < 0.85) & (t > -0.2) & (t < 0.75), lambda part: _wrinkles(f, part))
     _only(look, (side < 0.3) & (t < 0.1) & (t > f.mouth_y), lambda part: _nostrils(f, skin, part), "label")
     _only(look, (side < 1.1 * f.mouth_w) & ((t - f.mouth_y).abs() < 0.24), lambda part: _mouth(p, e, f, skin, part),
           "label", "gloss")
-    if float(p.femininity) < 0.5 and float(e.shave) < 1:
+    if p.femininity < 0.5 and e.shave < 1:
         _only(look, front & (t < 0) & (t > JAW - 0.3), lambda part: _stubble(p, e, f, hairs, part), "label")
     eyes = (side - f.eye_x).abs() < 1.2 * f.eye_w
     _only(look, eyes & ((t - f.eye_y).abs() < 0.17), lambda part: _eyelids(p, f, skin, part),
@@ -260,13 +269,13 @@ def face(p: Columns, e: Columns, f: SimpleNamespace, hairline: torch.Tensor, s: 
     return look
 
 
-def _paint_brows(p: Columns, f: SimpleNamespace, hairs: torch.Tensor, look: SimpleNamespace) -> None:
+def _paint_brows(p: SimpleNamespace, f: SimpleNamespace, hairs: torch.Tensor, look: SimpleNamespace) -> None:
     brows = _brows(p, f, look.s.abs(), look.t)
     _paint(look, hairs * 0.75, brows)
     _label(look, BROWS, brows > 0.4)
 
 
-def _eyelids(p: Columns, f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> None:
+def _eyelids(p: SimpleNamespace, f: SimpleNamespace, skin: torch.Tensor, look: SimpleNamespace) -> None:
     a, above = eye_local(f, look.s.abs(), look.t)
     upper, lower = lid_heights(f, a)
     corner = (1.18 - a.abs()).clamp(0, 0.2) / 0.2

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TypeVar
 
 import torch
 
@@ -20,19 +23,28 @@ class Columns:
             raise AttributeError(name) from None
         return self._values[:, place:place + 1]
 
-    def row(self, index: int) -> Columns:
-        """One row alone, as a table of one."""
-        return Columns(self._values[index:index + 1], tuple(self._places))
+    def row(self, index: int) -> SimpleNamespace:
+        """One row as plain numbers, with which a single picture is painted several times faster."""
+        return SimpleNamespace(**dict(zip(self._places, self._values[index].tolist())))
+
+
+Number = TypeVar("Number", torch.Tensor, float)
+
+
+def limit(x: Number, low: float = -math.inf, high: float = math.inf) -> Number:
+    """A tensor or a plain number, clamped."""
+    return x.clamp(low, high) if isinstance(x, torch.Tensor) else min(max(x, low), high)
 
 
 def bump(x: torch.Tensor, y: torch.Tensor, width: torch.Tensor | float, height: torch.Tensor | float) -> torch.Tensor:
     """A Gaussian hill of height 1 with deviations ``width`` and ``height``."""
-    return torch.exp(-0.5 * ((x / width) ** 2 + (y / height) ** 2))
+    across, up = torch.square(x * (math.sqrt(0.5) / width)), torch.square(y * (math.sqrt(0.5) / height))
+    return torch.exp(-(across + up))
 
 
-def ramp(x: torch.Tensor) -> torch.Tensor:
+def ramp(x: Number) -> Number:
     """0 below 0, 1 above 1, smooth between (3 x^2 - 2 x^3)."""
-    x = x.clamp(0, 1)
+    x = limit(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
