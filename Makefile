@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint bench docs clean
+.PHONY: help install demo test test-all lint bench fuzz docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ lint: $(INSTALLED)  ## ruff, and the contract of the layers
 
 bench: $(INSTALLED)  ## every benchmark: machine, work, rate, share of the measured peak
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+fuzz: $(INSTALLED)  ## ten minutes of damaged files for every reader
+	NEGFACE_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -m ""
 
 docs: $(INSTALLED)  ## write docs/cli.md from the commands' own help
 	$(BIN)/python -m negface.cli.reference docs/cli.md

@@ -23,7 +23,7 @@ _LAZY = {
     "sampling": ("negface.sampling", None),
 }
 
-__all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_LAZY)]
 
 
 def __getattr__(name: str) -> Any:

@@ -257,3 +257,14 @@ def test_the_commands_convert_and_say_what_they_wrote(tmp_path, capsys):
     assert "2 pairs (1 of one person)" in printed.err
     with pytest.raises(NegFaceError, match="no such"):
         command("pairs", tmp_path / "nowhere.bin", "--out", tmp_path / "y")
+
+
+@pytest.mark.parametrize("place", [
+    '"label":4000000000', '"label":-1', '"label":Infinity', '"label":1,"file":7',
+    '"label":1,"shard":"x.tar","offset":99999999999999999999,"length":3'])
+def test_absurd_numbers_of_a_manifest_are_refused_at_once(tmp_path, place):
+    """Found by the fuzzer: a label of billions once made a set of as many numbers."""
+    (tmp_path / "manifest.jsonl").write_text('{"label":0,"identity":"a","file":"a.png"}\n'
+                                             f'{{"file":"b.png","identity":"b",{place}}}\n')
+    with pytest.raises(FormatError, match=r"manifest\.jsonl: (line 2|no rows of label 1)"):
+        convert_dataset(tmp_path, tmp_path / "out", "rec")

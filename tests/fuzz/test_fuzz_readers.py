@@ -84,6 +84,14 @@ def manifest(folder):
     return [folder / "manifest.jsonl"], lambda: read_all(folder)
 
 
+def manifest_of_shards(folder):
+    written = datasets.write_shard(folder / "0.tar", [(f"{k}.png", PICTURE) for k in range(2)])
+    datasets.write_rows(folder / "manifest.jsonl", [
+        {"label": k, "identity": f"p{k}", "file": place.name, "shard": "0.tar", "offset": place.offset,
+         "length": place.length} for k, place in enumerate(written)])
+    return [folder / "manifest.jsonl"], lambda: read_all(folder)
+
+
 def picture(folder):
     (folder / "p").mkdir()
     (folder / "p" / "a.png").write_bytes(PICTURE)
@@ -120,8 +128,8 @@ def ijb(folder):
     return [folder / f"ijbc_{end}.txt" for end in texts], lambda: read_ijb(folder)
 
 
-READERS = [recordio, recordio_without_index, recordio_sidecar, shards, manifest, picture, plain_bin, array_bin,
-           lfw_list, csv_list, ijb]
+READERS = [recordio, recordio_without_index, recordio_sidecar, shards, manifest, manifest_of_shards, picture,
+           plain_bin, array_bin, lfw_list, csv_list, ijb]
 
 
 @pytest.mark.timeout(0)

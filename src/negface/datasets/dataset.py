@@ -147,12 +147,14 @@ def _from_manifest(root: Path) -> FaceDataset:
     names: dict[int, str] = {}
     for number, row in enumerate(manifest, 1):
         try:
-            label, file = int(row["label"]), row.get("shard") or row["file"]
+            label, file = _count(row, "label"), row.get("shard") or row["file"]
+            if not isinstance(file, str) or "\0" in file:
+                raise ValueError(f"file: {file!r}")
             names[label] = str(row["identity"])
             if "shard" in row:
-                offsets.append(int(row["offset"]))
-                lengths.append(int(row["length"]))
-        except (KeyError, TypeError, ValueError) as error:
+                offsets.append(_count(row, "offset"))
+                lengths.append(_count(row, "length"))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"line {number} lacks a usable {error}", where=manifest.path) from error
         labels.append(label)
         file_of.append(files.setdefault(file, len(files)))
@@ -160,12 +162,19 @@ def _from_manifest(root: Path) -> FaceDataset:
         raise InputError("the manifest has no rows", where=manifest.path)
     if offsets and len(offsets) != len(labels):
         raise FormatError("some rows lie in shards and some do not", where=manifest.path)
-    missing = sorted(set(range(max(names) + 1)) - set(names))
-    if missing:
-        raise FormatError(f"no rows of label {missing[0]}", where=manifest.path)
+    missing = next((label for label in range(len(names)) if label not in names), None)
+    if missing is not None:
+        raise FormatError(f"no rows of label {missing}", where=manifest.path)
     where = (np.asarray(offsets, np.int64), np.asarray(lengths, np.int64)) if offsets else (None, None)
     return FaceDataset(root, np.asarray(labels, np.int64), tuple(names[i] for i in range(len(names))), manifest,
                        list(files), np.asarray(file_of, np.int64), *where)
+
+
+def _count(row: dict[str, Any], key: str) -> int:
+    value = int(row[key])
+    if not 0 <= value < 2**62:
+        raise ValueError(f"{key}: {value}")
+    return value
 
 
 def _from_records(path: Path) -> FaceDataset:

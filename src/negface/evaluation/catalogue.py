@@ -34,3 +34,8 @@ _metric("leakage", "leakage", "share of images whose nearest training person rea
 register("protocol", "separability/1", f"{_HERE}:separability",
          "all pairs, exact; 95 % bootstrap over identities in which copies of a person are never impostors",
          paper=f"{_NEG}; intervals ours, docs/evaluation.md")
+register("protocol", "verification/1", "negface.evaluation.verification:verification",
+         "ten folds, embedding plus mirror image, squared L2, threshold of the other nine folds; TAR@FAR",
+         paper="insightface verification rule, after UMass TR 07-49")
+register("protocol", "ijb-1:1/1", "negface.evaluation.template_protocol:template_verification",
+         "templates pooled by media, TAR@FAR over the pairs of a meta file", paper="IJB-C, ICB 2018, 1:1 protocol")

@@ -79,8 +79,8 @@ def _faces(grid: Grid) -> np.ndarray:
 
 
 def step_for(size: int) -> float:
-    """Distance of vertices over the face, decimetres, for a picture of ``size`` pixels: 1.7 pixels or so."""
-    return next((step for most, step in ((80, 0.035), (128, 0.030), (200, 0.024)) if size <= most), 0.0175)
+    """Distance of vertices over the face, decimetres, for a picture of ``size`` pixels: 2 pixels or so."""
+    return next((step for most, step in ((80, 0.040), (128, 0.033), (200, 0.025)) if size <= most), 0.0175)
 
 
 @lru_cache(maxsize=8)

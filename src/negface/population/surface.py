@@ -74,7 +74,7 @@ def _skull(p: Columns, f: SimpleNamespace, angle: torch.Tensor, t: torch.Tensor)
     return x, y, z
 
 
-def _neck(p: Columns, e: Columns, angle: torch.Tensor, t: torch.Tensor, x: torch.Tensor, y: torch.Tensor,
+def _neck(p: Columns, angle: torch.Tensor, t: torch.Tensor, x: torch.Tensor, y: torch.Tensor,
           z: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Carry the edge of the jaw inwards to the neck, and the neck down to the shoulders."""
     wide = 0.52 * (1 + 0.07 * p.neck_width + 0.05 * p.adiposity)
@@ -200,7 +200,7 @@ def head_point(p: Columns, e: Columns, f: SimpleNamespace, s: torch.Tensor, t: t
     x = x + relief * 0.45 * sine
     z = z + relief * (cosine + 0.1)
     y = y - chin
-    x, y, z = _neck(p, e, angle, t, x, y, z)
+    x, y, z = _neck(p, angle, t, x, y, z)
     x, y, z = _express(p, e, f, s, t, front, x, y, z)
     if not isinstance(lift, float):
         vault = ((t - 0.35) / (CROWN - 0.35)).clamp(0, 1)

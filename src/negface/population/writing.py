@@ -61,8 +61,6 @@ def photograph(people: People, per_person: int, *, seed: int = 0, size: int = 11
         person, shots = sample_shots(people.take([index]), per_person, seed=seed, spreads=spreads)
         return person, shots, render(person, shots, size, **options)
 
-    if per_person < 1:
-        one(0)
     with _threads_for(workers), ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(one, index) for index in range(min(2 * workers, len(people)))]
         for index in range(len(people)):
