@@ -128,7 +128,7 @@ class DiffusionRecipe(Section):
 
     ``loss_weighting``: ``uniform`` (published) or ``min-snr`` (arXiv 2303.09556, eq. 4-6, γ = ``min_snr_gamma``).
     ``context_of``: the context of a training picture is the embedding of that ``image`` (published), of the
-    ``person`` (normalised mean), or of the ``other`` pictures of the person where there are any.
+    ``person`` (normalised mean), or ``mixed``, one or the other by chance.
     """
 
     model: DiffusionModel = DiffusionModel()
