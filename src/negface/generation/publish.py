@@ -236,3 +236,13 @@ def finish(folder: Folder, card: str) -> None:
 def remove_workings(folder: Folder) -> None:
     """Remove what only an unfinished dataset needs."""
     shutil.rmtree(folder.units, ignore_errors=True)
+
+
+def discard(folder: Folder) -> None:
+    """Remove a folder in which nothing was published, so that a mended command may use its name."""
+    if any(folder.part(unit).exists() for unit in folder.plan.units()):
+        return
+    remove_workings(folder)
+    (folder.root / PLAN_NAME).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.root.rmdir()

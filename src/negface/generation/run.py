@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from negface.datasets import CARD_NAME, FaceDataset
+from negface.datasets import CARD_NAME, PLAN_NAME, FaceDataset
 from negface.datasets import open as open_dataset
 from negface.foundation.errors import IncompleteError, InputError
 from negface.foundation.files import ensure_folder
@@ -17,7 +17,7 @@ from .card import dataset_card
 from .claims import claim
 from .inputs import Inputs
 from .plan import Plan
-from .publish import Folder, clean, finish, prepare, remove_workings, reopen, unpublish_broken
+from .publish import Folder, clean, discard, finish, prepare, remove_workings, reopen, unpublish_broken
 from .workers import RUN_LOCK, Tools, spawn_work, work
 
 
@@ -42,6 +42,7 @@ def generate(plan: Plan, inputs: Inputs, out: str | os.PathLike, tools: Tools, *
     if inputs.bank.hash != plan.contexts["hash"]:
         raise InputError("these contexts are not those of the plan", where="generate")
     started = time.monotonic()
+    fresh = not (Path(out) / PLAN_NAME).exists()
     folder = prepare(Path(out), plan)
     if folder.finished and reopen(folder):
         remove_workings(folder)
@@ -52,7 +53,12 @@ def generate(plan: Plan, inputs: Inputs, out: str | os.PathLike, tools: Tools, *
             clean(folder)
             unpublish_broken(folder)
     kept = sum(unit.count for unit in plan.units() if folder.part(unit).exists()) * plan.images
-    failed = _work(folder, inputs, tools, workers, kept)
+    try:
+        failed = _work(folder, inputs, tools, workers, kept)
+    except InputError:
+        if fresh:
+            discard(folder)
+        raise
     if failed:
         raise IncompleteError(f"{len(failed)} of {len(plan.units())} units could not be made: {failed[0]}",
                               where=folder.root, fix="all other units are published")
