@@ -11,25 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import time
 
 import numpy as np
 import torch
+from measuring import machine, peak_rate
 
 from negface.contexts import ContextBank, similarity
 from negface.contexts.negatives import select
-
-
-def machine() -> str:
-    """The processor's name and the threads in use."""
-    try:
-        with open("/proc/cpuinfo") as handle:
-            name = next(line.split(":", 1)[1].strip() for line in handle if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor()
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}"
 
 
 def random_bank(n: int, dim: int, prefix: str = "") -> ContextBank:
@@ -37,16 +27,6 @@ def random_bank(n: int, dim: int, prefix: str = "") -> ContextBank:
     vectors = np.random.default_rng(0).standard_normal((n, dim), dtype=np.float32)
     vectors /= np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return ContextBank(vectors, tuple(f"{prefix}{row}" for row in range(n)), {"source": "benchmark"})
-
-
-def peak_rate(size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of the best of some square float32 products: the machine's measured peak."""
-    matrix, best = torch.randn(size, size), float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        matrix @ matrix
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def bare_product(queries: np.ndarray, pool: np.ndarray, rows: int) -> float:

@@ -12,35 +12,15 @@ by the number of small operations, not by arithmetic.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import platform
 import time
 
-import torch
+from measuring import machine, peak_rate
 
 from negface.population import photograph, sample_people
 
 FLOP_A_SAMPLE = 450
-
-
-def machine() -> str:
-    """The processor's name and the threads in use."""
-    name = platform.processor()
-    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as handle:
-        name = next(line.split(":", 1)[1].strip() for line in handle if line.startswith("model name"))
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}"
-
-
-def peak_rate(size: int = 1536, repeats: int = 5) -> float:
-    """FLOP/s of the best of some square float32 products."""
-    matrix, best = torch.randn(size, size), float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        matrix @ matrix
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def main() -> None:

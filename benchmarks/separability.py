@@ -11,26 +11,16 @@ quiet.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import platform
 import resource
 import sys
 import time
 import types
 
 import numpy as np
-import torch
+from measuring import machine, peak_rate
 
 from negface.evaluation import separability
-
-
-def machine() -> str:
-    """The processor's name and the threads in use."""
-    name = platform.processor()
-    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as handle:
-        name = next(line.split(":", 1)[1].strip() for line in handle if line.startswith("model name"))
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}"
 
 
 def embeddings(n_identities: int, n_images: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,16 +30,6 @@ def embeddings(n_identities: int, n_images: int, dim: int, seed: int = 0) -> tup
     widths = np.float32(1.25 / np.sqrt(dim)) * random.gamma(4, 0.25, (n_identities, n_images, 1)).astype(np.float32)
     images = centres + widths * random.standard_normal((n_identities, n_images, dim), dtype=np.float32)
     return images.reshape(-1, dim), np.repeat(np.arange(n_identities), n_images)
-
-
-def peak_rate(size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of the best of some square float32 products."""
-    matrix, best = torch.randn(size, size), float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        matrix @ matrix
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def pyeer_seconds(genuine: np.ndarray, impostor: np.ndarray) -> float:

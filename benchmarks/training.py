@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from denoiser import DTYPES, best_seconds, forward_flop, machine, peak_rate, print_rows
+from denoiser import DTYPES, forward_flop, print_rows
+from measuring import best_seconds, machine, peak_rate
 from torch.utils.flop_counter import FlopCounterMode
 
 from negface.models import VQAutoencoder
