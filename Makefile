@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint bench fuzz docs clean
+.PHONY: help install demo assets test test-all lint bench fuzz docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -19,8 +19,13 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 install: $(INSTALLED)  ## make .venv from requirements.lock, with this package editable
 
-demo: $(INSTALLED)  ## the whole path in a few minutes: faces, model, dataset, verdict, page
+demo: $(INSTALLED)  ## shipped models at work: two datasets, their verdict, a page; a few minutes
 	$(BIN)/negface demo --out runs/demo
+
+SIZE ?= cpu
+assets: $(INSTALLED)  ## make every shipped model again (resumable; SIZE=gpu for one GPU)
+	$(BIN)/negface assets make --out runs/assets --size $(SIZE) --install
+	cp runs/assets/results.csv results/assets.csv
 
 test: $(INSTALLED)  ## all but the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)

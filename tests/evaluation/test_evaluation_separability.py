@@ -57,7 +57,7 @@ def test_is_exact_when_only_some_scores_are_kept(monkeypatch, spans):
     monkeypatch.setattr(module, "scan", lambda *a, real=module.scan, **k: scans.append(real(*a, **k)) or scans[-1])
     monkeypatch.setattr(module, "_KEEP_ALL", 0)
     if spans == "wrong":
-        monkeypatch.setattr(module, "_spans", lambda *_: [(0.98, 1.0)])
+        monkeypatch.setattr(module.lookout, "spans", lambda *_: [(0.98, 1.0)])
     found = separability(embeddings, labels, bootstrap=0)
     assert len(scans) == (1 if spans == "right" else 2)
     assert len(scans[-1].kept) < found.n_impostor / 4

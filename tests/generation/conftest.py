@@ -63,13 +63,17 @@ def planned(model, bank):
 
 @pytest.fixture
 def made(model, planned, tmp_path):
-    """``result, folder = made("name", **options)``: a dataset generated in this process."""
+    """``result, folder = made("name", **options)``: a dataset generated in this process.
+
+    ``run`` holds options of ``generate``, the others are of the plan.
+    """
     from negface.generation import Tools, generate
 
-    def make(name: str = "set", tools=None, **options):
+    def make(name: str = "set", tools=None, run=None, **options):
         plan, inputs = planned(**options)
         folder = tmp_path / name
-        return generate(plan, inputs, folder, tools or Tools(model=str(model))), folder
+        tools = tools or Tools(model=str(model), filters=tuple(options.get("filters", ())))
+        return generate(plan, inputs, folder, tools, **(run or {})), folder
 
     return make
 

@@ -123,7 +123,7 @@ def test_a_missing_picture_is_made_again(made, digests):
     assert digests(folder) == before
 
 
-class Dies(RuntimeError):
+class Dies(BaseException):
     """Stands for a kill in the middle of a unit."""
 
 
@@ -278,35 +278,37 @@ def test_a_claim_is_held_by_one_and_dropped_at_the_end(tmp_path):
 
 def test_a_unit_of_wrong_content_is_not_sound(planned, tmp_path):
     from negface.generation.finishing import Made
-    from negface.generation.publish import is_sound, prepare, read_part
+    from negface.generation.publish import prepare, read_part
+    from negface.generation.soundness import is_sound
+    from negface.generation.units import Harvest
 
     plan, _ = planned()
     folder, unit = prepare(tmp_path / "set", plan), plan.units()[0]
     items = [Made(label, image, b"abc") for label in unit.labels for image in range(2)]
     folder.units.mkdir()
-    publish(folder, unit, items, {}, {(item.label, item.image): {} for item in items})
-    assert not is_sound(folder, unit, read_part(folder, unit))
+    publish(folder, unit, Harvest(items), {}, {(item.label, item.image): {} for item in items})
+    assert not is_sound(folder, unit, *read_part(folder, unit))
 
 
 def test_workers_errors_reach_the_caller(planned, tmp_path, model, monkeypatch):
     """In this process: the worker's main sends its error through its channel instead of dying with it."""
-    from negface.generation import workers
+    from multiprocessing import Pipe
+
+    from negface.generation.local import serve
     from negface.generation.publish import prepare
+    from negface.generation.workers import FATAL
 
     plan, inputs = planned()
     folder = prepare(tmp_path / "set", plan)
     folder.units.mkdir()
     inputs.save(folder.units)
-    sent = []
-
-    class Channel:
-        def send(self, message):
-            sent.append(message)
-
-    workers._worker(Channel(), str(folder.root), Tools(model=str(tmp_path / "gone")))
-    assert sent[-1][0] == "error"
-    assert "gone" in sent[-1][1][0]
-    assert sent[-1][1][1] == 2
+    mine, theirs = Pipe()
+    mine.send(0)
+    serve(theirs, str(folder.root), Tools(model=str(tmp_path / "gone")), "worker 0")
+    event = mine.recv()
+    assert event.kind == FATAL
+    assert "gone" in event.value[0]
+    assert event.value[1] == 2
 
 
 def command(model, bank_file, out, *more) -> list[str]:

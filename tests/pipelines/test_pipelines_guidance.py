@@ -109,7 +109,7 @@ def test_step_of_weight_zero_costs_one_prediction(pipe):
 
 def test_branches_share_one_network_call_a_step(pipe, monkeypatch):
     calls, forward = [], pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward", lambda x, *rest: calls.append(len(x)) or forward(x, *rest))
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: calls.append(len(a[2])) or forward(*a, **k))
     pipe(unit(3), unit(3, 1), num_inference_steps=4, output_type="latent")
     assert calls == [6] * 4
 

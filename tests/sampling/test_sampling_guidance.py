@@ -11,7 +11,8 @@ from negface.sampling import guidance
 from negface.sampling.schedulers import DPMpp
 
 RULES = [guidance.none(), guidance.constant(0.5), guidance.rising(1.0), guidance.falling(0.7).on(100, 900),
-         guidance.constant(0.5).on(200, 800), guidance.constant(0.5) + guidance.rising(1.0, branch="null")]
+         guidance.constant(0.5).on(200, 800), guidance.constant(0.5) + guidance.rising(1.0, branch="null"),
+         guidance.constant(0.5).on(200, 800).reusing(2)]
 
 
 def numbers(seed, *shape):
@@ -116,3 +117,29 @@ def test_names_make_rules_and_unknown_names_get_a_suggestion():
 def test_registered_entry_loads_and_names_its_paper(entry):
     assert callable(entry.load())
     assert "arXiv" in entry.paper
+
+
+def test_reuse_predicts_the_negative_at_every_kth_guided_step_of_an_unbroken_run():
+    rule = guidance.constant(0.5).on(200, 700).reusing(2)
+    counts = [len(asked) for asked in rule.predicted((900, 700, 600, 500, 400, 300, 100))]
+    assert counts == [1, 2, 1, 2, 1, 2, 1]
+    assert rule.branches(600) == ("positive", "negative")
+    assert rule.without("negative").predicted((600, 500)) == (("positive",),) * 2
+
+
+def test_reuse_of_one_step_and_weight_zero_change_nothing():
+    timesteps = DPMpp().timesteps(20)
+    assert guidance.constant(0.5).reusing(1) == guidance.constant(0.5)
+    assert guidance.constant(0.0).reusing(3).predicted(timesteps) == guidance.none().predicted(timesteps)
+    assert "reuse" not in guidance.constant(0.5).to_dict()
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True])
+def test_impossible_reuse_is_refused(k):
+    with pytest.raises(InputError, match="whole number"):
+        guidance.constant(0.5).reusing(k)
+
+
+def test_rules_of_different_reuse_do_not_add():
+    with pytest.raises(InputError, match="add the rules first"):
+        guidance.constant(0.5) + guidance.constant(0.5, branch="null").reusing(2)

@@ -107,3 +107,39 @@ def test_step_of_weight_zero_costs_one_prediction():
     inside = sum(200 <= t <= 800 for t in schedulers.DPMpp().timesteps(20))
     assert sum(asked) == 20 + inside
     assert len(asked) == 20
+
+
+def reused_by_hand(scheduler, w, k, x, steps):
+    """The definition, written out: every kth step sees both Gaussians mixtures, the others the last direction."""
+    solver, direction = scheduler.start(steps), None
+    for index, t in enumerate(solver.timesteps):
+        e = two_mixtures(x, t, ("positive", "negative"))
+        if index % k == 0:
+            direction = e["positive"] - e["negative"]
+        x = solver.step(index, e["positive"] + w * direction, x, None)
+    return x
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp", "unipc"])
+@pytest.mark.parametrize("k", [2, 3])
+def test_reused_direction_is_that_of_the_last_full_step(name, k):
+    scheduler, rule, asked = schedulers.make(name), guidance.constant(0.5).reusing(k), []
+
+    def predict(latents, t, branches):
+        asked.append(len(branches))
+        return two_mixtures(latents, t, branches)
+
+    drawn = sample(predict, scheduler, rule, start(), 12)
+    assert torch.allclose(drawn, reused_by_hand(scheduler, 0.5, k, start(), 12), atol=1e-6)
+    assert sum(asked) == 12 + 12 // k
+    plain = sample(two_mixtures, scheduler, guidance.constant(0.5), start(), 12)
+    assert 0 < (drawn - plain).abs().max() < 0.25 * (plain - sample(
+        two_mixtures, scheduler, guidance.none(), start(), 12)).abs().max()
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp"])
+def test_reuse_converges_to_the_full_rule(name):
+    reference = state_at_199("dpmpp", 1000, guidance.constant(0.5))
+    errors = [float((state_at_199(name, n, guidance.constant(0.5).reusing(2)) - reference).abs().max())
+              for n in (50, 200)]
+    assert errors[1] < errors[0] / 3

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,3 +54,9 @@ def emit(result: dict[str, Any], *, json: Path | None = None, text: str = "") ->
     from negface.foundation.files import write_json
 
     write_json(json, plain(result))
+
+
+def command_line() -> str:
+    """The command as typed, with the last part of every absolute path: where files lay is nobody's business."""
+    said = [Path(item).name if Path(item).is_absolute() else item for item in sys.argv[1:]]
+    return " ".join(["negface", *said])

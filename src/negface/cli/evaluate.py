@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from negface.cli.common import JsonOption, emit
+from negface.cli.evaluate_sets import COMMANDS
 
 app = typer.Typer()
 
@@ -67,3 +68,7 @@ def separability(
         training=optional(train_embeddings), calibration=optional(calibration), conditioner=conditioner,
         bootstrap=bootstrap, seed=seed, threads=threads, force=force)
     emit(result, json=json, text=table(result))
+
+
+for _command in COMMANDS:
+    app.command()(_command)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from negface.cli.common import JsonOption, emit
+from negface.cli.common import JsonOption, command_line, emit
 
 app = typer.Typer()
 
@@ -54,16 +53,10 @@ def run(
     summary = carry_out(load_run_recipe(recipe), Setup(
         faces=faces, conditioner=conditioner, judge=judge, out=out, people=people, pose=tuple(pose or ()),
         autoencoder=autoencoder, model=model, contexts=_names(contexts), strategies=_names(strategies),
-        threads=threads, workers=workers, force=force, command=_command()))
+        threads=threads, workers=workers, force=force, command=command_line()))
     notes = "".join(f"\nnote: {warning}" for warning in summary["warnings"])
     emit(summary, json=json, text=f"{printed(summary['table'])}\n\n{summary['verdict']}{notes}\n{summary['report']}")
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _command() -> str:
-    """The command as typed, with the last part of every absolute path: where files lay is nobody's business."""
-    said = [Path(item).name if Path(item).is_absolute() else item for item in sys.argv[1:]]
-    return " ".join(["negface", *said])

@@ -24,7 +24,7 @@ ON_MISSING = ("refuse", "skip", "centre-crop")
 RECORD_NAME, SUMMARY_NAME = "alignment.jsonl", "alignment.json"
 
 
-def _output_names(dataset: datasets.FaceDataset, suffix: str) -> list[str]:
+def output_names(dataset: datasets.FaceDataset, suffix: str) -> list[str]:
     """``<identity>/<picture><suffix>``; where names would meet (shards), a number in the identity."""
     wanted = [f"{dataset.identities[dataset.labels[i]]}/{Path(dataset.manifest[i]['file']).stem}"
               for i in range(len(dataset))]
@@ -68,7 +68,7 @@ def align_dataset(source: str | os.PathLike, out: str | os.PathLike, aligner: Al
     out, dataset, writer = Path(out), datasets.open(source), datasets.codec(codec)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError("exists already", where=out, fix="choose another folder, or remove it")
-    names = _output_names(dataset, writer.suffix)
+    names = output_names(dataset, writer.suffix)
     counts: Counter[str] = Counter()
     missing: list[str] = []
     rows: list[dict[str, Any]] = []

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from negface.foundation.errors import InputError
+from negface.foundation.errors import InputError, UnknownNameError
 
 from . import bootstrap as resampling
+from . import lookout
 from . import operating_points as points
+from .at_scale import AtScale, measure_at_scale
 from .inputs import Gallery, gallery
 from .judges import check_judge
 from .scoring import HISTOGRAM_BINS, LATTICE, Impostors, Plan, genuine_scores, sample_impostors, scan
+from .tails import MapBlocks
 
 PROTOCOL = "separability/1"
 MEASURES = ("fdr", "eer", "fmr100", "fmr1000", "dprime", "genuine_mean", "genuine_std", "impostor_mean", "impostor_std")
@@ -28,6 +31,10 @@ _SAMPLE = 1 << 19
 _SMALL_SAMPLE = 1 << 15
 _KEEP_ALL = 1 << 22
 _FEW_IDENTITIES = 500
+PRECISIONS = ("float32", "int8")
+_LARGE_IMAGES = 60_000
+# Identities squared times replicates: beyond this the bootstrap takes minutes, and longer than the scores.
+_LARGE_WEIGHING = 2e10
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Separability:
     or defined. ``thresholds``: cosines, accepted if the score is at least that. ``histogram``: ``edges [257]``, counts
     ``genuine [256]`` and ``impostor [256]``. ``det``: ``threshold``, ``fmr``, ``fnmr``. ``closest_pairs``: image
     indices of the closest different people. ``outliers``: identities least like themselves and most like others.
+    ``interval_method``: how the intervals were made; ``score_error``: with int8, how far scores and rates may be off.
     """
 
     fdr: float
@@ -64,6 +72,9 @@ class Separability:
     seed: int
     judge: Any = None
     judge_is_conditioner: bool | None = None
+    interval_method: str | None = None
+    precision: str = "float32"
+    score_error: dict[str, float] | None = None
     protocol: str = PROTOCOL
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,8 +92,9 @@ class Separability:
 
 
 def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: int = 0, block: int = 4096,
-                 threads: int | None = None, judge: Any = None, conditioner: Any = None,
-                 force: bool = False) -> Separability:
+                 threads: int | None = None, judge: Any = None, conditioner: Any = None, force: bool = False,
+                 precision: str = "float32", device: str = "cpu", at_scale: bool | None = None,
+                 map_blocks: MapBlocks | None = None) -> Separability:
     """Measure the separability of ``embeddings`` ``[n, d]`` (brought to unit length) with ``labels`` ``[n]``.
 
     Every genuine pair and every pair of different people is scored (cosine, float32) and counted once. ``bootstrap``
@@ -90,17 +102,32 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
     (default: torch's) change neither numbers nor, noticeably, memory. ``judge`` and ``conditioner`` are recognisers,
     declarations, provenance or hashes: the same one twice is refused unless ``force``.
 
+    Large sets (``at_scale``; by default above 60,000 images, or where the bootstrap would take longer than the scores)
+    are measured by ``measure_at_scale``: the same values, but intervals by the jackknife over identities. Only there:
+    ``precision="int8"`` scores in int8 and again in float32 around the operating points, ``device`` is a torch device,
+    ``map_blocks`` spreads the work over an executor; each of these asks for that way.
+
     Errors: ``InputError`` for NaN, zero rows, wrong lengths, fewer than two identities, no genuine pair;
-    ``MismatchError`` for a judge that is the conditioner.
+    ``MismatchError`` for a judge that is the conditioner; ``UnknownNameError`` for another precision.
     """
     if bootstrap < 0 or block < 1:
         raise InputError("bootstrap must be 0 or more and block 1 or more", where="separability")
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
     same = check_judge(judge, conditioner, force=force)
     people = gallery(embeddings, labels)
+    threads = threads or torch.get_num_threads()
+    if at_scale is None:
+        at_scale = _is_large(people, bootstrap) or precision != "float32" or device != "cpu" or map_blocks is not None
+    common = {"n_genuine": people.n_genuine, "n_impostor": people.n_impostor, "n_identities": people.n_identities,
+              "n_images": len(people.codes), "seed": seed, "judge": _judge_name(judge), "judge_is_conditioner": same}
+    if at_scale:
+        found = measure_at_scale(people, intervals=bootstrap > 0, seed=seed, threads=threads, block=block,
+                                 int8=precision == "int8", device=device, map_blocks=map_blocks)
+        return _from_scale(people, found, **common)
     scores, codes = genuine_scores(people)
     weights = resampling.multiplicities(people.n_identities, bootstrap, seed)
     plan = _plan(people, np.sort(scores), weights, seed)
-    threads = threads or torch.get_num_threads()
     impostors = scan(people, plan, block=block, threads=threads)
     counts = points.Counts(plan.thresholds, impostors.bins, impostors.kept, np.sort(scores))
     needed = sorted(points.needed_bins(counts))
@@ -114,11 +141,25 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
     values, thresholds = _estimates(counts, impostors, scores, plan.centre)
     replicates = _replicates(people, plan.thresholds, impostors, scores, codes, weights, plan.centre)
     return Separability(
-        **values, n_genuine=len(scores), n_impostor=people.n_impostor, n_identities=people.n_identities,
-        n_images=len(people.codes), intervals=_intervals(replicates), thresholds=thresholds,
-        histogram=_histogram(scores, impostors), det=_det(counts), closest_pairs=_closest(people, impostors),
-        outliers=_outliers(people, scores, codes), bootstrap=bootstrap, seed=seed,
-        judge=_judge_name(judge), judge_is_conditioner=same)
+        **values, intervals=_intervals(replicates), thresholds=thresholds,
+        histogram=_histogram(scores, impostors.histogram), det=_det(counts),
+        closest_pairs=_closest(people, impostors.closest), outliers=_outliers(people, scores, codes, _sums(people)),
+        bootstrap=bootstrap, interval_method="bootstrap over identities" if bootstrap else None, **common)
+
+
+def _is_large(people: Gallery, bootstrap: int) -> bool:
+    return len(people.codes) > _LARGE_IMAGES or people.n_identities**2 * bootstrap > _LARGE_WEIGHING
+
+
+def _from_scale(people: Gallery, found: AtScale, **common: Any) -> Separability:
+    moments = found.moments
+    return Separability(
+        **found.values, intervals=dict.fromkeys(MEASURES, (None, None)) | found.intervals,
+        thresholds=found.thresholds, histogram=_histogram(moments.genuine, found.histogram), det=found.det,
+        closest_pairs=_closest(people, found.closest),
+        outliers=_outliers(people, moments.genuine, moments.codes, moments.identity_sums), bootstrap=0,
+        interval_method="jackknife over identities" if found.intervals else None,
+        precision="int8" if found.score_error else "float32", score_error=found.score_error, **common)
 
 
 def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) -> Plan:
@@ -128,7 +169,7 @@ def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) 
     if not len(sample):
         sample, first, second = np.zeros(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
     ascending = np.sort(sample)
-    spans = _spans(ascending, genuine)
+    spans = lookout.spans(ascending, genuine)
     n_levels = 192 if people.n_identities <= _FEW_IDENTITIES else 64
     levels = 1 / (1 + np.exp(-np.linspace(3.9, math.log(2 / len(sample)), n_levels)))
     inner = [np.quantile(ascending, 1 - levels), np.linspace(ascending[-1], 1, 8)]
@@ -142,40 +183,7 @@ def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) 
         keep = np.zeros(len(edges) + 1, bool)
         for low, high in spans:
             keep |= (starts >= math.floor(low * LATTICE)) & (ends <= math.floor(high * LATTICE) + 1)
-    return Plan(edges, keep, weights, float(ascending.mean()), _floor(people, sample, first, second))
-
-
-def _spans(sample: np.ndarray, genuine: np.ndarray) -> list[tuple[float, float]]:
-    """Intervals of cosine that hold the operating points unless the sample is off by six standard deviations."""
-    n = len(sample)
-    rate = 1 - np.arange(n) / n
-    gap = rate - np.searchsorted(genuine, sample, side="left") / len(genuine)
-    crossing = rate[min(int((gap >= 0).sum()), n - 1)]
-    slack = _slack(crossing, n)
-    above, below = int((gap >= slack).sum()), int((gap > -slack).sum())
-    spans = [(float(sample[max(above - 1, 0)]), float(sample[below]) if below < n else 1.0)]
-    for divisor in points.FMR_BOUNDS.values():
-        slack = _slack(1 / divisor, n)
-        low, high = (int(n * (1 - 1 / divisor - slack)), math.ceil(n * (1 - 1 / divisor + slack)))
-        spans.append((float(sample[max(low, 0)]), float(sample[high]) if high < n else 1.0))
-    return spans
-
-
-def _slack(rate: float, n: int) -> float:
-    return 6 * math.sqrt(rate * (1 - rate) / n) + 20 / n
-
-
-def _floor(people: Gallery, sample: np.ndarray, first: np.ndarray, second: np.ndarray, wanted: int = 20) -> float:
-    """A score that ``wanted`` pairs of people exceed, or -2 if the sample does not show so many."""
-    best = np.argsort(-sample)[: 64 * wanted]
-    pairs: set[tuple[int, int]] = set()
-    for at in best:
-        one, other = int(people.codes[first[at]]), int(people.codes[second[at]])
-        pairs.add((min(one, other), max(one, other)))
-        if len(pairs) == wanted:
-            # A tile multiplies in another order than the sample did, so leave room for rounding.
-            return float(sample[at]) - 1e-5
-    return -2.0
+    return Plan(edges, keep, weights, float(ascending.mean()), lookout.floor(people, sample, first, second))
 
 
 def _estimates(counts: points.Counts, impostors: Impostors, genuine: np.ndarray,
@@ -216,10 +224,10 @@ def _intervals(replicates: resampling.Replicates) -> dict[str, tuple[float | Non
     return {name: resampling.interval(values[name]) for name in MEASURES}
 
 
-def _histogram(genuine: np.ndarray, impostors: Impostors) -> dict[str, list]:
+def _histogram(genuine: np.ndarray, impostor: np.ndarray) -> dict[str, list]:
     edges = np.linspace(-1, 1, HISTOGRAM_BINS + 1)
     return {"edges": edges.tolist(), "genuine": np.histogram(np.clip(genuine, -1, 1), edges)[0].tolist(),
-            "impostor": impostors.histogram.tolist()}
+            "impostor": impostor.tolist()}
 
 
 def _det(counts: points.Counts) -> dict[str, list]:
@@ -228,18 +236,23 @@ def _det(counts: points.Counts) -> dict[str, list]:
             "fnmr": (missed / len(counts.genuine)).tolist()}
 
 
-def _closest(people: Gallery, impostors: Impostors) -> list[dict[str, Any]]:
+def _closest(people: Gallery, closest: list[tuple[float, int, int]]) -> list[dict[str, Any]]:
     code_of = np.empty(len(people.codes), np.int64)
     code_of[people.order] = people.codes
     return [{"cosine": score, "a": a, "b": b, "a_identity": people.names[code_of[a]].item(),
-             "b_identity": people.names[code_of[b]].item()} for score, a, b in impostors.closest]
+             "b_identity": people.names[code_of[b]].item()} for score, a, b in closest]
 
 
-def _outliers(people: Gallery, scores: np.ndarray, codes: np.ndarray, wanted: int = 20) -> dict[str, list]:
+def _sums(people: Gallery) -> np.ndarray:
+    """The sum of each person's embeddings, float64 ``[identities, d]``."""
+    starts = np.concatenate([[0], people.sizes.cumsum()[:-1]])
+    return np.add.reduceat(people.embeddings.astype(np.float64), starts, axis=0)
+
+
+def _outliers(people: Gallery, scores: np.ndarray, codes: np.ndarray, sums: np.ndarray,
+              wanted: int = 20) -> dict[str, list]:
     """Identities with the lowest genuine mean and with the highest mean cosine to everyone else."""
     pairs = people.sizes * (people.sizes - 1) / 2
-    starts = np.concatenate([[0], people.sizes.cumsum()[:-1]])
-    sums = np.add.reduceat(people.embeddings.astype(np.float64), starts, axis=0)
     others = people.sizes * (people.sizes.sum() - people.sizes)
     with np.errstate(invalid="ignore"):
         genuine = np.bincount(codes, scores, minlength=people.n_identities) / pairs

@@ -65,17 +65,24 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
         named = (_recogniser(features) or {}).get("name", "not named")
         out |= feature_diversity(features.embeddings, features.labels, feature_network=named, **shared).to_dict()
     if training is not None:
-        out |= leakage(judged.embeddings, judged.labels, training.embeddings, training.labels,
-                       calibration=(calibration.embeddings, calibration.labels) if calibration else None,
-                       embedded_by=_recogniser(judged), training_embedded_by=_recogniser(training),
-                       **shared).to_dict()
-        _name(out["leakage_closest"], {"image": judged.images, "training_image": training.images},
-              {"identity": judged.identities, "training_identity": training.identities})
+        out |= leakage_of(judged, training, calibration, **shared)
     _name(out["closest_pairs"], {"a": judged.images, "b": judged.images},
           {"a_identity": judged.identities, "b_identity": judged.identities})
     for people in out["outliers"].values():
         _name(people, {}, {"identity": judged.identities})
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in out.items()}
+
+
+def leakage_of(judged: Embeddings, training: Embeddings, calibration: Embeddings | None = None, *,
+               bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """``leakage`` of files of embeddings, pictures and people of the closest pairs by name; plain data."""
+    out = leakage(judged.embeddings, judged.labels, training.embeddings, training.labels,
+                  calibration=(calibration.embeddings, calibration.labels) if calibration else None,
+                  embedded_by=_recogniser(judged), training_embedded_by=_recogniser(training), bootstrap=bootstrap,
+                  seed=seed).to_dict()
+    _name(out["leakage_closest"], {"image": judged.images, "training_image": training.images},
+          {"identity": judged.identities, "training_identity": training.identities})
+    return out
 
 
 def wanted_rows(images: Embeddings, bank: ContextBank) -> np.ndarray:

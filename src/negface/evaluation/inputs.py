@@ -14,6 +14,8 @@ import numpy as np
 from negface.foundation.errors import FormatError, InputError
 from negface.foundation.files import existing_file
 
+_BLOCK = 512
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -56,7 +58,10 @@ def unit_rows(embeddings: object, what: str = "embeddings") -> np.ndarray:
         if bad.any():
             raise InputError(f"row {int(np.flatnonzero(bad)[0])} {reason} ({int(bad.sum())} such rows of {len(bad)})",
                              where=what, fix="embed these images again, or leave them out and say so")
-    return (array / lengths[:, None]).astype(np.float32)
+    unit = np.empty_like(array)
+    for at in range(0, len(array), _BLOCK):
+        unit[at : at + _BLOCK] = array[at : at + _BLOCK] / lengths[at : at + _BLOCK, None]
+    return unit
 
 
 def checked_labels(labels: object, n: int, what: str = "labels") -> np.ndarray:
@@ -77,7 +82,8 @@ def grouped(embeddings: object, labels: object, what: str = "embeddings") -> Gal
     names, codes = np.unique(checked_labels(labels, len(unit), f"labels of {what}"), return_inverse=True)
     sizes = np.bincount(codes, minlength=len(names)).astype(np.int64)
     order = np.argsort(codes, kind="stable")
-    return Gallery(unit[order], codes[order].astype(np.int32), order, names, sizes)
+    ordered = unit if (np.diff(codes) >= 0).all() else unit[order]
+    return Gallery(ordered, codes[order].astype(np.int32), order, names, sizes)
 
 
 def gallery(embeddings: object, labels: object) -> Gallery:

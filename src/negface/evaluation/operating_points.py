@@ -20,13 +20,15 @@ class Counts:
     """Impostor scores by bin, those of some bins one by one, and all genuine scores.
 
     ``thresholds`` float64 ``[t]``, ascending: bin k holds ``thresholds[k-1] <= s < thresholds[k]``; ``bins`` int64
-    ``[t+1]``; ``kept`` float32, ascending; ``genuine`` float32, ascending.
+    ``[t+1]``; ``kept`` float32, ascending; ``genuine`` float32, ascending; ``copies`` int64, how many pairs have each
+    kept score (one, if not given).
     """
 
     thresholds: np.ndarray
     bins: np.ndarray
     kept: np.ndarray
     genuine: np.ndarray
+    copies: np.ndarray | None = None
 
     @property
     def n_impostor(self) -> int:
@@ -42,10 +44,15 @@ class Counts:
         high = np.inf if bin_ == len(self.thresholds) else float(self.thresholds[bin_])
         return low, high
 
-    def inside(self, bin_: int) -> np.ndarray:
-        """The kept scores of a bin, ascending; complete only for a bin that was kept."""
+    def inside(self, bin_: int) -> tuple[np.ndarray, np.ndarray]:
+        """The kept scores of a bin, ascending, and how many pairs lie below each and below the end, int64 ``[k+1]``.
+
+        Complete only for a bin that was kept.
+        """
         low, high = np.searchsorted(self.kept, np.array(self.limits(bin_)), side="left")
-        return self.kept[low:high]
+        if self.copies is None:
+            return self.kept[low:high], np.arange(high - low + 1)
+        return self.kept[low:high], np.concatenate([[0], self.copies[low:high].cumsum()])
 
 
 def bin_of_eer(counts: Counts) -> int:
@@ -70,11 +77,11 @@ def equal_error(counts: Counts) -> tuple[float, float]:
     """EER and its threshold."""
     bin_ = bin_of_eer(counts)
     low, high = counts.limits(bin_)
-    inside, genuine = counts.inside(bin_), counts.genuine
+    (inside, below), genuine = counts.inside(bin_), counts.genuine
     own = genuine[np.searchsorted(genuine, low, side="left") : np.searchsorted(genuine, high, side="left")]
     candidates = np.unique(np.concatenate([[low], inside, own, [high]]).astype(np.float64))
     above = int(counts.bins[bin_ + 1 :].sum())
-    matched = above + len(inside) - np.searchsorted(inside, candidates, side="left")
+    matched = above + below[-1] - below[np.searchsorted(inside, candidates, side="left")]
     missed = np.searchsorted(genuine, candidates, side="left")
     # In integers, so that ties are ties.
     at = int(np.abs(matched * len(genuine) - missed * counts.n_impostor).argmin())
@@ -85,7 +92,8 @@ def miss_at_fmr(counts: Counts, divisor: int) -> tuple[float, float]:
     """Least FNMR with FMR <= 1/divisor, and its threshold (the lowest that the bound allows, as float32)."""
     bin_ = bin_of_fmr(counts, divisor)
     above = int(counts.bins[bin_ + 1 :].sum())
-    inside = counts.inside(bin_)
-    highest_rejected = inside[len(inside) - 1 - (counts.n_impostor // divisor - above)]
+    inside, below = counts.inside(bin_)
+    rank = below[-1] - 1 - (counts.n_impostor // divisor - above)
+    highest_rejected = inside[np.searchsorted(below, rank, side="right") - 1]
     missed = int(np.searchsorted(counts.genuine, highest_rejected, side="right"))
     return missed / len(counts.genuine), float(np.nextafter(highest_rejected, np.float32(np.inf)))

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from negface.foundation.progress import Progress
 from .inputs import Gallery
 
 ROWS, COLUMNS = 256, 1024
+TILE_SHAPES = {"cpu": (ROWS, COLUMNS), "cuda": (4096, 16384)}
 LATTICE = 1 << 15
 HISTOGRAM_BINS = 256
 _COARSE = 2 * LATTICE // HISTOGRAM_BINS
@@ -28,6 +30,7 @@ _COARSE = 2 * LATTICE // HISTOGRAM_BINS
 _OFFSET = LATTICE + _COARSE
 _CELLS = 2 * LATTICE + 2 * _COARSE
 _TABLE_BYTES = 64 << 20
+_BATCH_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -96,50 +99,70 @@ def one_thread_each() -> Iterator[None]:
 
 
 class Tiles:
-    """Cosines of a gallery in tiles ``[256, 1024]`` of the upper triangle, always multiplied in the padded shape."""
+    """Cosines of a gallery in tiles of the upper triangle, always multiplied in the full shape, padded at the edges.
 
-    def __init__(self, people: Gallery):
+    ``shape``: rows and columns of a tile; the device's own (``TILE_SHAPES``) unless given.
+    """
+
+    def __init__(self, people: Gallery, device: str = "cpu", shape: tuple[int, int] | None = None):
         self.n, self.codes = len(people.codes), people.codes
-        padded = -(-self.n // COLUMNS) * COLUMNS
-        self.matrix = torch.zeros(padded, people.embeddings.shape[1])
-        self.matrix[: self.n] = torch.from_numpy(people.embeddings)
+        self.rows, self.width = shape or TILE_SHAPES[torch.device(device).type]
+        self.matrix = torch.from_numpy(people.embeddings).to(device)
 
     @property
     def n_strips(self) -> int:
-        return -(-self.n // ROWS)
+        return -(-self.n // self.rows)
 
     def columns(self, strip: int) -> range:
         """First columns of the tiles that a strip of rows needs."""
-        return range(strip * ROWS // COLUMNS * COLUMNS, self.n, COLUMNS)
+        return range(strip * self.rows // self.width * self.width, self.n, self.width)
+
+    def padded(self, matrix: torch.Tensor, start: int, size: int) -> torch.Tensor:
+        """``size`` rows of a matrix from ``start``, zeros beyond its end."""
+        part = matrix[start : start + size]
+        return part if len(part) == size else torch.nn.functional.pad(part, (0, 0, 0, size - len(part)))
 
     def scores(self, strip: int, column: int) -> torch.Tensor:
         """One tile, cut to what is not padding; float32."""
-        rows = self.matrix[strip * ROWS : (strip + 1) * ROWS]
-        tile = torch.mm(rows, self.matrix[column : column + COLUMNS].T)
-        return tile[: self.n - strip * ROWS, : self.n - column]
+        rows = self.padded(self.matrix, strip * self.rows, self.rows)
+        tile = torch.mm(rows, self.padded(self.matrix, column, self.width).T)
+        return tile[: self.n - strip * self.rows, : self.n - column]
 
     def row_codes(self, strip: int) -> np.ndarray:
-        return self.codes[strip * ROWS : (strip + 1) * ROWS]
+        return self.codes[strip * self.rows : (strip + 1) * self.rows]
 
     def column_codes(self, column: int) -> np.ndarray:
-        return self.codes[column : column + COLUMNS]
+        return self.codes[column : column + self.width]
+
+
+def same_size_batches(people: Gallery) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Everybody's images, people with equally many together: codes ``[b]``, float32 ``[b, images, d]``."""
+    starts, matrix = np.concatenate([[0], people.sizes.cumsum()[:-1]]), torch.from_numpy(people.embeddings)
+    for size in np.unique(people.sizes).tolist():
+        chosen = np.flatnonzero(people.sizes == size)
+        per_batch = max(1, _BATCH_ELEMENTS // (size * max(size, matrix.shape[1])))
+        for at in range(0, len(chosen), per_batch):
+            batch = chosen[at : at + per_batch]
+            if batch[-1] - batch[0] + 1 == len(batch):
+                yield batch, matrix[starts[batch[0]] :][: len(batch) * size].view(len(batch), size, -1)
+            else:
+                yield batch, matrix[torch.from_numpy(starts[batch][:, None] + np.arange(size))]
 
 
 def genuine_scores(people: Gallery) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of all pairs of images of one person: float32 ``[n_genuine]`` and the identity's code, int32."""
-    tiles, scores, codes = Tiles(people), [], []
+    """Cosines of all pairs of images of one person: float32 ``[n_genuine]`` and the identity's code, int32.
+
+    Costs the products of the genuine pairs alone, twice.
+    """
+    scores, codes = [], []
     with one_thread_each():
-        for strip in range(tiles.n_strips):
-            rows = tiles.row_codes(strip)
-            for column in tiles.columns(strip):
-                columns = tiles.column_codes(column)
-                if columns[0] > rows[-1]:
-                    break
-                later = (np.arange(len(columns)) + column)[None] > (np.arange(len(rows)) + strip * ROWS)[:, None]
-                mask = (rows[:, None] == columns[None]) & later
-                scores.append(tiles.scores(strip, column).numpy()[mask])
-                codes.append(np.broadcast_to(rows[:, None], mask.shape)[mask])
-    return np.concatenate(scores), np.concatenate(codes)
+        for batch, images in same_size_batches(people):
+            first, second = np.triu_indices(images.shape[1], 1)
+            scores.append(torch.bmm(images, images.transpose(1, 2)).numpy()[:, first, second].ravel())
+            codes.append(np.repeat(batch.astype(np.int32), len(first)))
+    joined, owner = np.concatenate(scores), np.concatenate(codes)
+    by_person = np.argsort(owner, kind="stable")
+    return joined[by_person], owner[by_person]
 
 
 def sample_impostors(people: Gallery, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -251,7 +274,7 @@ def _scan_tile(tiles: Tiles, plan: Plan, luts: tuple[torch.Tensor, torch.Tensor]
         kept = np.flatnonzero(torch.index_select(luts[1], 0, flat).numpy())
         if len(kept):
             out.kept.append(scores.view(-1).numpy()[kept])
-    _note_closest(scores, strip * ROWS, column, rows, columns, plan.n_closest, out)
+    _note_closest(scores, strip * tiles.rows, column, rows, columns, plan.n_closest, out)
     return counts, _pair_moments(centred, rows, columns, n_rows, n_columns)
 
 
@@ -266,25 +289,31 @@ def _pair_moments(centred: torch.Tensor, rows: np.ndarray, columns: np.ndarray, 
 
 def _note_closest(scores: torch.Tensor, row: int, column: int, rows: np.ndarray, columns: np.ndarray, wanted: int,
                   out: _Strip) -> None:
-    """Keep the highest score of each of the closest pairs of people."""
     if not wanted or float(scores.max()) <= out.floor:
         return
     at_row, at_column = (scores > out.floor).nonzero(as_tuple=True)
-    values = scores[at_row, at_column]
-    at_row, at_column, values = at_row.numpy(), at_column.numpy(), values.numpy()
+    note_closest(scores[at_row, at_column].numpy(), at_row.numpy(), at_column.numpy(), row, column, rows, columns,
+                 wanted, out)
+
+
+def note_closest(values: np.ndarray, at_row: np.ndarray, at_column: np.ndarray, row: int, column: int,
+                 rows: np.ndarray, columns: np.ndarray, wanted: int, out: Any) -> None:
+    """Keep the highest score of each of the closest pairs of people: ``values`` at places of a tile that starts at
+    (row, column) and whose codes are ``rows`` and ``columns``; ``out.closest`` and ``out.floor`` are brought up."""
     pair = rows[at_row].astype(np.int64) << 32 | columns[at_column]
     best_first = np.lexsort((at_column, at_row, -values))
     _, first = np.unique(pair[best_first], return_index=True)
     for at in best_first[first]:
         key = (int(rows[at_row[at]]), int(columns[at_column[at]]))
         found = (float(values[at]), int(at_row[at]) + row, int(at_column[at]) + column)
-        if key not in out.closest or found[0] > out.closest[key][0]:
+        if key not in out.closest or (-found[0], found[1:]) < (-out.closest[key][0], out.closest[key][1:]):
             out.closest[key] = found
-    _cut_closest(out, wanted)
+    cut_closest(out, wanted)
 
 
-def _cut_closest(out: _Strip, wanted: int) -> None:
-    if len(out.closest) >= wanted:
+def cut_closest(out: Any, wanted: int) -> None:
+    """Forget all but the ``wanted`` closest pairs of people, and raise the floor to the last of them."""
+    if wanted and len(out.closest) >= wanted:
         best = sorted(out.closest.items(), key=lambda item: (-item[1][0], item[1][1:]))[:wanted]
         out.closest = dict(best)
         out.floor = max(out.floor, best[-1][1][0])
@@ -318,5 +347,5 @@ def _merge(strips: list[_Strip], plan: Plan) -> _Strip:
         for key, found in part.closest.items():
             if key not in total.closest or (-found[0], found[1:]) < (-total.closest[key][0], total.closest[key][1:]):
                 total.closest[key] = found
-    _cut_closest(total, plan.n_closest)
+    cut_closest(total, plan.n_closest)
     return total

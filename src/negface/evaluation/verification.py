@@ -9,20 +9,18 @@ et al. (UMass TR 07-49, LFW view 2). All thresholds are counted at once instead 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from negface.datasets import PairImages, load_rgb
+from negface.datasets import PairImages
 from negface.foundation.errors import InputError
-from negface.foundation.progress import track
 from negface.perception import Recognizer
 
 from .inputs import unit_rows
 from .operating_points import Counts, equal_error
+from .pair_embeddings import distinct_pictures, embed_pictures
 
 FOLDS = 10
 STEP, FINE_STEP, END = 0.01, 0.001, 4
@@ -165,24 +163,12 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 
 def verify(recognizer: Recognizer, pairs: PairImages, *, flip: bool = True, batch: int = 64, resize: bool = False,
            folds: int = FOLDS, far_target: float = FAR_TARGET) -> Verification:
-    """Embed the pictures of pairs, a batch at a time, and apply the rule.
+    """Embed the pictures of pairs, each different one once and a batch at a time, and apply the rule.
 
     Args:
         pairs: of ``negface.datasets.open_pairs`` (a ``.bin`` or a list); pictures are aligned already.
         flip: add the raw embedding of the mirrored picture, as the rule does.
     """
-    images = (load_rgb(data, where=f"picture {k}") for k, data in enumerate(pairs.images()))
-    found = [_raw(recognizer, np.stack(block), flip, resize)
-             for block in _blocks(track(images, "embedding pairs", total=2 * len(pairs), unit="images"), batch)]
-    return verification(np.concatenate(found), pairs.same, folds=folds, far_target=far_target)
-
-
-def _raw(recognizer: Recognizer, images: np.ndarray, flip: bool, resize: bool) -> np.ndarray:
-    raw = recognizer.raw(images, resize=resize).astype(np.float64)
-    return raw + recognizer.raw(images[:, :, ::-1], resize=resize) if flip else raw
-
-
-def _blocks(items: Iterable[np.ndarray], size: int) -> Iterable[list[np.ndarray]]:
-    items = iter(items)
-    while block := list(islice(items, size)):
-        yield block
+    pictures = distinct_pictures(pairs.read, 2 * len(pairs), pairs.names)
+    found = embed_pictures(recognizer, pictures, flip=flip, batch=batch, resize=resize)
+    return verification(found, pairs.same, folds=folds, far_target=far_target)

@@ -9,8 +9,9 @@ from typing import Any
 
 from negface.foundation.registry import register
 
-_LAZY = {"RunRecipe": "recipe", "Strategy": "recipe", "load_run_recipe": "recipe", "Setup": "runner",
-         "demo": "demo_run", "run": "runner"}
+_LAZY = {"ExperimentRecipe": "grid", "ExperimentSetup": "conduct", "Given": "materials", "RunRecipe": "recipe",
+         "Setup": "runner", "Strategy": "recipe", "demo": "demo_run", "demo_from_scratch": "demo_scratch",
+         "experiment": "conduct", "load_experiment": "grid", "load_run_recipe": "recipe", "run": "runner"}
 __all__ = sorted(_LAZY)
 
 register("model", "demo-recognizer", "negface.experiments.demo_eyes:build_conditioner",

@@ -63,7 +63,8 @@ class Bench:
 def carry_out(cell: Cell, contexts: Contexts, bench: Bench) -> None:
     """Generate and measure a cell; what is there and unchanged is kept."""
     folder = bench.journal.root / cell.name
-    chosen = make_inputs(contexts.bank, cell.strategy.negatives, pool=contexts.pool, seed=cell.seed)
+    chosen = make_inputs(contexts.bank, cell.strategy.negatives, pool=contexts.pool, seed=cell.seed,
+                         scope=cell.strategy.scope)
     plan = _plan(cell, chosen, bench)
     made = bench.journal.step(f"{cell.name}/generation", {"plan": plan.hash},
                               lambda: _generate(plan, chosen, folder, bench), [folder / DATASET / datasets.PLAN_NAME])

@@ -18,11 +18,14 @@ from negface.perception import (
     Embeddings,
     Recognizer,
     embed_dataset,
+    load_analyser,
     load_pose,
     load_recognizer,
+    read_declaration,
     resolve_declaration,
     write_embeddings,
 )
+from negface.perception.declarations import sidecar_path
 
 POSE_BATCH = 64
 
@@ -39,7 +42,9 @@ class Eyes:
         self.conditioner_declaration: Declaration = resolve_declaration(conditioner)
         self.judge_declaration: Declaration = resolve_declaration(judge)
         self.same = check_judge(self.judge_declaration, self.conditioner_declaration, force=force)
-        self.pose_hashes = [sha256_file(resolved) for resolved in pose if resolve_declaration(resolved, task="pose")]
+        self.told_by_analyser = len(pose) == 1 and is_analyser(pose[0])
+        task = "analyser" if self.told_by_analyser else "pose"
+        self.pose_hashes = [sha256_file(resolved) for resolved in pose if resolve_declaration(resolved, task=task)]
 
     @cached_property
     def conditioner(self) -> Recognizer:
@@ -53,7 +58,9 @@ class Eyes:
 
     @cached_property
     def pose(self) -> Any:
-        """The head-pose model, or None."""
+        """The head-pose model, or an analyser asked for the pose alone, or None."""
+        if self.told_by_analyser:
+            return AnalyserPose(load_analyser(self.pose_paths[0]))
         return load_pose(self.pose_paths, threads=self.threads) if self.pose_paths else None
 
     @property
@@ -65,6 +72,24 @@ class Eyes:
         """What decides an answer: the files, and whether pictures are resized."""
         return {"conditioner": self.conditioner_declaration.to_dict(), "judge": self.judge_declaration.to_dict(),
                 "pose": self.pose_hashes, "resize": self.resize}
+
+
+def is_analyser(path: Path) -> bool:
+    """Whether a file is declared as an analyser."""
+    sidecar = sidecar_path(path)
+    return sidecar.is_file() and read_declaration(sidecar).task == "analyser"
+
+
+class AnalyserPose:
+    """An analyser that stands where a head-pose model is wanted."""
+
+    def __init__(self, analyser: Any):
+        self.declarations, self._analyser = (analyser.declaration,), analyser
+
+    def estimate(self, images: np.ndarray) -> np.ndarray:
+        """Yaw, pitch, roll in degrees, float32 ``[n, 3]``, of uint8 ``[n, H, W, 3]``."""
+        found = self._analyser.measure(images)
+        return np.stack([found[name] for name in ("yaw", "pitch", "roll")], 1)
 
 
 class Mirrored:

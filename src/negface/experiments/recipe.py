@@ -17,7 +17,7 @@ from negface.foundation.errors import InputError, UnknownNameError
 from negface.sampling import guidance
 from negface.training.recipe import AutoencoderRecipe, DiffusionRecipe, Section, load_recipe
 
-BASELINE = "baseline"
+BASELINE, PER_IMAGE = "baseline", "random-per-image"
 CONTEXTS = ("authentic", "pca", "uniform", "two-stage")
 _RULES = {"adaptive": "rising", "falling": "falling"}
 
@@ -30,6 +30,7 @@ class Strategy:
     negatives: str
     guidance: str
     weight: float
+    scope: str = "identity"
 
     @property
     def label(self) -> str:
@@ -47,15 +48,18 @@ def strategy(name: str, weight: float) -> Strategy:
 
     ``baseline`` is plain sampling; the name of a negative (``far``) is NegFaceDiff's constant weight (arXiv
     2508.09661); ``adaptive-<negative>`` is AdaptDiff's rising weight (arXiv 2603.29569), ``falling-<negative>`` its
-    ablation. ``UnknownNameError`` with a suggestion for anything else.
+    ablation; ``random-per-image`` draws a new negative for every image. ``UnknownNameError`` with a suggestion for
+    anything else.
     """
     if name == BASELINE:
         return Strategy(BASELINE, "none", "none", 0.0)
+    if name == PER_IMAGE:
+        return Strategy(PER_IMAGE, "random", "constant", float(weight), "image")
     first, _, rest = name.partition("-")
     rule, negative = (_RULES[first], rest) if first in _RULES else ("constant", name)
     known = [item for item in negatives.names() if item != "none"]
     if negative not in known:
-        raise UnknownNameError("strategy", name, [BASELINE, *known, *(f"{prefix}-far" for prefix in _RULES)])
+        raise UnknownNameError("strategy", name, [BASELINE, PER_IMAGE, *known, *(f"{prefix}-far" for prefix in _RULES)])
     return Strategy(name, negative, rule, float(weight))
 
 

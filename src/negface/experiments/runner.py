@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +19,11 @@ from typing import Any
 import negface
 from negface import datasets
 from negface.evaluation._separability import PROTOCOL
-from negface.foundation.errors import InputError
+from negface.foundation.errors import InputError, MismatchError
 from negface.foundation.files import ensure_folder, existing_file, existing_folder, write_json
-from negface.foundation.hashing import sha256_json
+from negface.foundation.hashing import sha256_file, sha256_json
 from negface.generation.plan import processor, versions
-from negface.perception import Embeddings, read_embeddings
+from negface.perception import Embeddings, read_embeddings, same_recognizer
 from negface.report import render
 
 from . import tables
@@ -48,7 +48,9 @@ class Setup:
     """What a run is given besides its recipe.
 
     Args:
-        faces: anything ``negface.datasets.open`` reads. conditioner, judge: recogniser files.
+        faces: anything ``negface.datasets.open`` reads; None where ``seen`` stands for them.
+        conditioner, judge: recogniser files.
+        seen: files of embeddings of faces that are not at hand, by ``conditioner`` and ``judge``; needs ``model``.
         people: CSV ``person,split``; None: a keyed split. pose: head-pose files to be averaged.
         autoencoder: a trained autoencoder. model: a trained pipeline (nothing is trained).
         contexts, strategies: restrict the grid. threads: of generation (decides bytes) and perception; None: the
@@ -56,10 +58,11 @@ class Setup:
             conditioner. command: as typed, for the record. notes: further warnings for tables and report.
     """
 
-    faces: Path
+    faces: Path | None
     conditioner: Path
     judge: Path
     out: Path
+    seen: Mapping[str, Path] | None = None
     people: Path | None = None
     pose: tuple[Path, ...] = ()
     autoencoder: Path | None = None
@@ -92,14 +95,18 @@ def run(recipe: RunRecipe, setup: Setup) -> dict[str, Any]:
     _check(setup)
     eyes = Eyes(setup.conditioner, setup.judge, setup.pose, threads=setup.threads, force=setup.force,
                 resize=recipe.measuring.resize)
-    dataset = datasets.open(setup.faces)
-    split = (read_split(setup.people, dataset.identities) if setup.people is not None
-             else keyed_split(dataset.identities, recipe.people.train_share, recipe.people.seed))
+    dataset = datasets.open(setup.faces) if setup.faces is not None else None
+    known = dataset.identities if dataset is not None else read_embeddings(setup.seen["conditioner"]).identities
+    split = (read_split(setup.people, known) if setup.people is not None
+             else keyed_split(known, recipe.people.train_share, recipe.people.seed))
     warnings = _warnings(chosen, setup, eyes, split)
     journal = Journal(ensure_folder(setup.out), setup.say)
     split.save(setup.out / "people.csv")
-    faces = faces_hash(dataset)
-    paths = _see_faces(journal, dataset, eyes, faces, training=setup.model is None)
+    if dataset is not None:
+        faces = faces_hash(dataset)
+        paths = _see_faces(journal, dataset, eyes, faces, training=setup.model is None)
+    else:
+        faces, paths = _already_seen(setup.seen, eyes)
     model = setup.model
     if model is None:
         model = fit(chosen, journal, setup.faces, paths, split, autoencoder=setup.autoencoder, say=setup.say,
@@ -118,6 +125,8 @@ def run(recipe: RunRecipe, setup: Setup) -> dict[str, Any]:
 
 def _check(setup: Setup) -> None:
     """What can be refused before anything is made."""
+    if setup.faces is None and (not setup.seen or setup.model is None):
+        raise InputError("no faces were given", where="run", fix="give faces, or a model and embeddings of its faces")
     for path in (setup.conditioner, setup.judge, *setup.pose):
         existing_file(path, "model file")
     if setup.model is not None:
@@ -158,6 +167,16 @@ def _see_faces(journal: Journal, dataset: datasets.FaceDataset, eyes: Eyes, face
                      lambda who=who, path=path, mirrored=mirrored: write_seen(
                          path, dataset, getattr(eyes, who), resize=eyes.resize, mirrored=mirrored), [path])
     return paths
+
+
+def _already_seen(seen: Mapping[str, Path], eyes: Eyes) -> tuple[str, dict[str, Path]]:
+    """Embeddings that were given, if they are those of the eyes; and a hash that stands for the faces."""
+    for who in ("conditioner", "judge"):
+        made_by, wanted = read_embeddings(seen[who]).recognizer, getattr(eyes, f"{who}_declaration").identity
+        if not same_recognizer(made_by, wanted):
+            raise MismatchError(f"was made by {made_by}, the {who} is {wanted}", where=seen[who],
+                                fix=f"embed the faces with the {who}")
+    return sha256_json({who: sha256_file(path) for who, path in sorted(seen.items())}), dict(seen)
 
 
 def _training(judged: Path, split: Split) -> Callable[[], Embeddings]:

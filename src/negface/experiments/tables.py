@@ -66,12 +66,12 @@ def _ratios(journal: Journal, cell: Cell, baseline: Cell) -> dict[str, float | N
     return out
 
 
-def csv_text(table: Sequence[dict[str, Any]], remarks: Sequence[str]) -> str:
+def csv_text(table: Sequence[dict[str, Any]], remarks: Sequence[str], columns: Sequence[str] = COLUMNS) -> str:
     """The results table; remarks stand first, each behind ``# ``. An empty field was not measured."""
     buffer = io.StringIO()
     for remark in remarks:
         buffer.write(f"# {' '.join(remark.split())}\n")
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     for row in table:
         writer.writerow({key: _text(value) for key, value in row.items()})

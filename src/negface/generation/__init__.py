@@ -6,7 +6,8 @@ from typing import Any
 _LAZY = {
     "Inputs": "inputs", "Plan": "plan", "Tools": "workers", "Unit": "plan", "dataset_card": "card",
     "estimate": "estimates", "generate": "run", "make_inputs": "inputs", "make_plan": "planning",
-    "model_hash": "plan", "yunet_aligner": "finishing",
+    "model_hash": "plan", "parse_shard": "run", "remake": "remake", "verify": "verify",
+    "yunet_aligner": "finishing",
 }
 __all__ = sorted(_LAZY)
 

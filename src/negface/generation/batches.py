@@ -43,8 +43,9 @@ class BatchSampler:
         plan = self.plan
         padded = [*items, *[items[-1]] * (plan.batch - len(items))]
         labels, images = zip(*padded, strict=True)
+        contexts = torch.from_numpy(self.inputs.contexts(labels, images))
         result = self.pipeline(
-            torch.from_numpy(self.inputs.contexts(labels)), negative_context=self.inputs.negatives(labels, images),
+            contexts, negative_context=self.inputs.negatives(labels, images),
             guidance=self.guidance, num_inference_steps=plan.steps, scheduler=plan.scheduler,
             seeds=[(plan.seed, plan.identities[label], image) for label, image in padded],
             dtype=TORCH_DTYPES[plan.dtype], output_type=output_type, progress=False)

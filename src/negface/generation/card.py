@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from negface.contexts.bank import REAL_PEOPLE_NOTE
 
 from .plan import Plan
 
 
-def dataset_card(plan: Plan) -> str:
-    """Markdown (with the YAML head that dataset hubs read) for ``README.md``; depends on the plan only."""
-    lines = [*_head(plan), *_what(plan), *_people(plan), *_how(plan), *_unknown(plan), *_use(plan)]
+def dataset_card(plan: Plan, counts: Sequence[dict[str, Any]] = ()) -> str:
+    """Markdown (with the YAML head that dataset hubs read) for ``README.md``; depends on the plan only.
+
+    Args:
+        counts: for each step that may reject a picture ``{"step", "seen", "rejected"}``.
+    """
+    lines = [*_head(plan), *_what(plan), *_people(plan), *_how(plan), *_filters(plan, counts), *_unknown(plan),
+             *_use(plan)]
     return "\n".join(lines) + "\n"
 
 
@@ -43,8 +51,8 @@ def _how(plan: Plan) -> list[str]:
     align = {"none": "not aligned", "detect": f"aligned by a detector ({(plan.align['detector'] or {}).get('name')})",
              "template": "resized only: the model is trusted to draw faces in its template "
                          f"({plan.model['template'] or 'which it does not declare'})"}[plan.align["mode"]]
-    replaced = (f"a picture without a face was replaced (at most {plan.tries} made for each asked); gaps in the image "
-                "numbers show how many" if plan.align["mode"] == "detect" else "none: every picture was kept")
+    replaced = (f"a rejected picture was replaced by the next of that person (at most {plan.tries} made for each "
+                "asked); see below" if plan.replaces else "none: every picture was kept")
     made_by = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
     return ["## How it was made", "",
             f"- model: `{plan.model['name']}` (`{_short(plan.model['hash'])}`), licence: {plan.model['licence']}",
@@ -56,9 +64,28 @@ def _how(plan: Plan) -> list[str]:
             "processor and the same versions gives the same bytes.", ""]
 
 
+def _filters(plan: Plan, counts: Sequence[dict[str, Any]]) -> list[str]:
+    if not plan.replaces:
+        return []
+    declared = {item["name"]: _declared(item) for item in plan.filters}
+    rows = [f"| {item['step']} | {declared.get(item['step'], 'a face to align')} | {item['seen']:,} | "
+            f"{item['rejected']:,} |" for item in counts]
+    head = ["| step | declared | pictures seen | rejected |", "|---|---|---|---|"]
+    return ["## What was rejected", "", *head, *rows, "",
+            "`rejected.jsonl` names every rejected picture with the value that decided.", ""]
+
+
+def _declared(item: dict[str, Any]) -> str:
+    numbers = [f"{key} {value:g}" for key, value in item["parameters"].items()]
+    return ", ".join([*numbers, *(f"{role} `{_short(file['sha256'])}`" for role, file in item["files"].items())])
+
+
 def _unknown(plan: Plan) -> list[str]:
-    return ["## What is not known", "",
-            "- leakage of people the model was trained on: not measured",
+    filtered = next((item for item in plan.filters if item["name"] == "leakage"), None)
+    leakage = ("- leakage of people the model was trained on: not measured" if filtered is None else
+               "- leakage: no picture is closer to a training picture than the filter allows; whether that is close is "
+               "for its recogniser to say")
+    return ["## What is not known", "", leakage,
             "- separability, adherence and diversity: not measured here (`negface evaluate separability`)",
             "- age, sex and skin tone of the people drawn: not measured",
             f"- the licence of the model's training pictures: see the model ({plan.model['licence']})", ""]

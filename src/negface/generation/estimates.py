@@ -14,6 +14,7 @@ from negface.contexts.selection import NONE
 from negface.datasets.codecs import codec_from_dict
 from negface.sampling import guidance as guidance_rules
 from negface.sampling import schedulers
+from negface.sampling.distilled import Distilled
 
 from .batches import BatchSampler
 from .finishing import Finisher
@@ -31,7 +32,9 @@ def predictions(plan: Plan, inputs: Inputs) -> int:
     rule = guidance_rules.from_dict(plan.guidance)
     plain = rule.without(guidance_rules.NEGATIVE)
     timesteps = schedulers.from_dict(plan.scheduler).timesteps(plan.steps)
-    steered, alone = (sum(len(each.branches(t)) for t in timesteps) for each in (rule, plain))
+    if plan.scheduler["name"] == Distilled.name:
+        return plan.total_images * len(timesteps)
+    steered, alone = (sum(map(len, each.predicted(timesteps))) for each in (rule, plain))
     count = len(plan.identities)
     without = 0 if inputs.selection is None else int((inputs.selection.kind[:count] == NONE).sum())
     return plan.images * ((count - without) * steered + without * alone)
@@ -84,6 +87,11 @@ def estimate(plan: Plan, inputs: Inputs, tools: Tools, *, workers: int = 1,
             "mean_weight": plan.mean_weight}
 
 
+def _first_steps(scheduler: dict[str, Any], steps: int) -> dict[str, Any]:
+    """A scheduler that can be run for ``steps`` steps: of a distilled model's, its first."""
+    return {**scheduler, "visits": scheduler["visits"][:steps]} if scheduler["name"] == Distilled.name else scheduler
+
+
 def _calibrate(plan: Plan, inputs: Inputs, pipeline: Any, seconds: float) -> tuple[float, float, float]:
     """Seconds of a batch apart from its predictions, seconds of a prediction, bytes of a picture.
 
@@ -91,7 +99,7 @@ def _calibrate(plan: Plan, inputs: Inputs, pipeline: Any, seconds: float) -> tup
     answer is scaled.
     """
     def timed(steps: int, rows: int) -> tuple[float, int, Any]:
-        part = replace(plan, steps=steps, batch=rows)
+        part = replace(plan, steps=steps, batch=rows, scheduler=_first_steps(plan.scheduler, steps))
         items = [(row % len(plan.identities), row // len(plan.identities) % plan.images) for row in range(rows)]
         before = time.perf_counter()
         pictures = BatchSampler(part, inputs, pipeline)(items)
@@ -105,6 +113,6 @@ def _calibrate(plan: Plan, inputs: Inputs, pipeline: Any, seconds: float) -> tup
     most = min(plan.steps, max(1, int(seconds / 2 / short)))
     long, many, pictures = timed(most, rows) if most > 1 else (short, few, pictures)
     per_prediction = max(long - short, 0.0) / (many - few) if many > few else short / few
-    encode = Finisher(codec_from_dict(plan.codec), plan.size)
-    sizes = [len(encode(picture) or b"") for picture in pictures]
+    encode = Finisher(codec_from_dict(plan.codec), plan.size).start()
+    sizes = [len(data) for data in encode(pictures, [""] * len(pictures)) if isinstance(data, bytes)]
     return max(short - few * per_prediction, 0.0) / rows * plan.batch, per_prediction, sum(sizes) / len(sizes)

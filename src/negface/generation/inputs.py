@@ -6,18 +6,21 @@ holds templates of real people.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from negface.contexts import ContextBank, Selection, negatives
-from negface.foundation.errors import InputError, MismatchError
+from negface.contexts import ContextBank, Selection, negatives, variation
+from negface.foundation.errors import InputError, MismatchError, UnknownNameError
+from negface.foundation.files import read_json, write_json
 from negface.foundation.hashing import sha256_array, sha256_json
 
 BANK_NAME, SELECTION_NAME, POOL_NAME = "bank.safetensors", "selection.safetensors", "pool.safetensors"
+VARIATION_NAME = "variation.json"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Inputs:
         bank: the identities; a run draws the first rows of it.
         selection: one negative for each row of the bank; ``None`` where every image draws its own (``strategy`` from
             ``pool``, or from the bank itself, keyed by ``seed``, identity and image).
+        variation: ``{"name": "angular", "lower", "safe", "seed"}``: every image gets its own rotation of the
+            context (IDperturb, arXiv 2602.18831); ``None``: all images of a person share one.
     """
 
     bank: ContextBank
@@ -35,8 +40,11 @@ class Inputs:
     strategy: str
     pool: ContextBank | None = None
     seed: int = 0
+    variation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.variation is not None and self.variation.get("name") != "angular":
+            raise UnknownNameError("variation", str(self.variation.get("name")), ["angular"])
         if self.selection is None:
             return
         if len(self.selection) != len(self.bank):
@@ -60,9 +68,17 @@ class Inputs:
         pool = self.pool is not None and self.pool.describes_real_people
         return self.bank.describes_real_people or negative or pool
 
-    def contexts(self, labels: Sequence[int]) -> np.ndarray:
-        """float32 ``[n, d]``, the wanted context of each row."""
-        return self.bank.contexts[np.asarray(labels, dtype=np.int64)]
+    @cached_property
+    def _lower(self) -> float | np.ndarray:
+        """Least cosine of a varied and its own context: a number, or one for each identity."""
+        lower = float(self.variation["lower"])
+        return variation.safe_lower_bounds(self.bank, lower) if self.variation["safe"] else lower
+
+    def contexts(self, labels: Sequence[int], images: Sequence[int]) -> np.ndarray:
+        """float32 ``[n, d]``, the wanted context of each (label, image index)."""
+        if self.variation is None:
+            return self.bank.contexts[np.asarray(labels, dtype=np.int64)]
+        return variation.angular(self.bank, labels, images, lower=self._lower, seed=self.variation["seed"])
 
     def negatives(self, labels: Sequence[int], images: Sequence[int]) -> Selection:
         """The negative of each (label, image index)."""
@@ -88,27 +104,31 @@ class Inputs:
             self.selection.save(folder / SELECTION_NAME)
         if self.pool is not None:
             self.pool.save(folder / POOL_NAME)
+        if self.variation is not None:
+            write_json(folder / VARIATION_NAME, dict(self.variation))
 
     @classmethod
     def load(cls, folder: Path, strategy: str, seed: int) -> Inputs:
         """What ``save`` left."""
-        selection, pool = folder / SELECTION_NAME, folder / POOL_NAME
+        selection, pool, varied = (folder / name for name in (SELECTION_NAME, POOL_NAME, VARIATION_NAME))
         return cls(ContextBank.load(folder / BANK_NAME), Selection.load(selection) if selection.exists() else None,
-                   strategy, ContextBank.load(pool) if pool.exists() else None, seed)
+                   strategy, ContextBank.load(pool) if pool.exists() else None, seed,
+                   read_json(varied) if varied.exists() else None)
 
 
 def make_inputs(bank: ContextBank, strategy: str = "far", *, pool: ContextBank | None = None, seed: int = 0,
-                scope: str = "identity") -> Inputs:
+                scope: str = "identity", variation: Mapping[str, Any] | None = None) -> Inputs:
     """Choose the negatives of a bank.
 
     Args:
         strategy: a name of ``negatives.names()``.
         scope: ``identity`` (one negative for all images of a person) or ``image`` (``random`` only).
+        variation: of the context from image to image, as in ``Inputs``.
     """
     if scope == "image":
         negatives.select_per_image(bank, strategy, [0], [0], pool=pool, seed=seed)
-        return Inputs(bank, None, strategy, pool, seed)
-    return Inputs(bank, negatives.select(bank, strategy, pool=pool, seed=seed), strategy, pool, seed)
+        return Inputs(bank, None, strategy, pool, seed, variation)
+    return Inputs(bank, negatives.select(bank, strategy, pool=pool, seed=seed), strategy, pool, seed, variation)
 
 
 def selection_hash(selection: Selection) -> str:

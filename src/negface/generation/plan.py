@@ -66,8 +66,10 @@ class Plan:
         align: ``{"mode": "none"|"template"|"detect", "detector": {...} or None}``.
         codec: ``Codec.to_dict()``. format: ``folder`` or ``shards``.
         identities_per_unit: the unit of work, publication and resuming.
-        tries: a picture in which no face is found is replaced; at most ``tries * images`` are made of a person.
+        tries: a picture in which no face is found, or that a filter rejects, is replaced; at most ``tries * images``
+            are made of a person.
         versions: of what computes; processor: the kind of processor.
+        filters: declared steps (``Step.declared``), in the order they are applied.
     """
 
     model: dict[str, Any]
@@ -94,12 +96,14 @@ class Plan:
     versions: dict[str, str]
     processor: str
     layout: int = LAYOUT
+    filters: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, dict):  # as JSON would give it back, so that a plan equals the one read from its file
                 object.__setattr__(self, item.name, json.loads(canonical_json(value)))
+        object.__setattr__(self, "filters", tuple(json.loads(canonical_json(list(self.filters)))))
         if self.layout != LAYOUT:
             raise FormatError(f"has layout {self.layout}, this version of negface writes {LAYOUT}", where="plan")
         if not self.identities:
@@ -128,9 +132,21 @@ class Plan:
         """Pictures asked for."""
         return len(self.identities) * self.images
 
+    @property
+    def replaces(self) -> bool:
+        """Whether a picture may be rejected, and another made in its place."""
+        return self.align["mode"] == "detect" or bool(self.filters)
+
+    @property
+    def rejecting_steps(self) -> list[str]:
+        """The steps that may reject a picture, in order."""
+        return [*(["align"] if self.align["mode"] == "detect" else []), *(item["name"] for item in self.filters)]
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON value; ``from_dict`` gives an equal plan."""
-        return {**asdict(self), "identities": list(self.identities), "latent_shape": list(self.latent_shape)}
+        """JSON value; ``from_dict`` gives an equal plan. Without filters it does not name them."""
+        value = {**asdict(self), "identities": list(self.identities), "latent_shape": list(self.latent_shape),
+                 "filters": list(self.filters)}
+        return value if self.filters else {key: item for key, item in value.items() if key != "filters"}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], where: object = "plan") -> Plan:
@@ -138,7 +154,7 @@ class Plan:
         try:
             known = {key: item for key, item in value.items() if key != "hash"}
             lists = {key: tuple(known[key]) for key in ("identities", "latent_shape")}
-            return cls(**{**known, **lists})
+            return cls(**{**known, **lists, "filters": tuple(known.get("filters", ()))})
         except (TypeError, KeyError, AttributeError) as error:
             raise FormatError(f"not a plan ({error})", where=where) from error
 

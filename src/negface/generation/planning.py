@@ -6,12 +6,14 @@ Only configuration files of the model are read here; no network is loaded.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from negface.contexts.selection import LEARNED, NONE
+from negface.curation import Step, ordered
 from negface.datasets import DEFAULT_CODEC, codec
 from negface.foundation.errors import FormatError, InputError
 from negface.foundation.files import existing_folder, read_json
@@ -24,11 +26,12 @@ from .plan import TEMPLATE_SIZE, TRIES, Plan, model_hash, model_licence, process
 
 
 def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_rules.Guidance | None = None,
-              identities: int | None = None, images: int = 50, steps: int = 20,
+              identities: int | None = None, images: int = 50, steps: int | None = None,
               scheduler: str | schedulers.Scheduler | None = None, seed: int = 0, batch: int = 32, threads: int = 1,
               dtype: str = "fp32", device: str = "cpu", size: int | None = None, align: str = "template",
               detector: str | os.PathLike | None = None, codec_name: str = DEFAULT_CODEC, format: str = "folder",
-              unit_images: int | None = None, tries: int = TRIES, allow_conditioner_mismatch: bool = False) -> Plan:
+              unit_images: int | None = None, tries: int = TRIES, filters: Sequence[Step] = (),
+              allow_conditioner_mismatch: bool = False) -> Plan:
     """The plan of a dataset.
 
     Args:
@@ -36,16 +39,21 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         inputs: the bank and its negatives (``make_inputs``).
         guidance: default ``constant(0.5)``; without any negative it is ``none()``, whatever was asked for.
         identities: draw only the first so many of the bank.
+        steps: default 20, and of a distilled model those it was made for.
         scheduler: a name, with the model's own noise schedule; ``None`` is the model's default.
         size: side in pixels; default 112 for ``template`` and ``detect``, the model's own for ``none``.
         align: ``template`` (trust the model to draw in the template: resize), ``detect`` (five points, warp), ``none``.
         detector: the detector's file for ``detect``; named by its content.
         unit_images: about how many pictures are published at a time; default 4 batches (16 for shards).
+        tries: at most so many times the pictures asked for are made of a person, where some are rejected.
+        filters: what a picture must pass to stay (``negface.curation.parse_step``).
 
     Raises:
         InputError: values out of range, contexts of another length, a learned null the model does not have.
         MismatchError: contexts of another conditioner, unless allowed.
     """
+    from negface.pipelines.distilled import check_distilled
+
     facts = model_facts(model)
     check_inputs(inputs, facts, allow_conditioner_mismatch=allow_conditioner_mismatch)
     count = len(inputs.bank) if identities is None else identities
@@ -53,24 +61,29 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         raise InputError(f"must be 1 to {len(inputs.bank)} (the bank's size), not {count}", where="identities")
     if images < 1 or batch < 1:
         raise InputError(f"must be at least 1, not {min(images, batch)}", where="images" if images < 1 else "batch")
-    described = facts["schedulers"].build(scheduler).to_dict()
+    chosen = facts["schedulers"].build(scheduler)
+    steps = facts["schedulers"].steps(scheduler) if steps is None else steps
+    described = chosen.to_dict()
     rule = guidance_rules.constant(0.5) if guidance is None else guidance
     if inputs.selection is not None and (inputs.selection.kind == NONE).all():
         rule = rule.without(guidance_rules.NEGATIVE)
+    check_distilled(facts["distilled"], rule, chosen)
     timesteps = schedulers.from_dict(described).timesteps(steps)
     per_unit = unit_size(images, batch, format) if unit_images is None else max(1, round(unit_images / images))
     source = inputs.bank.provenance.get("source")
+    varied = {} if inputs.variation is None else {"variation": dict(inputs.variation)}
     return Plan(
         model={"name": Path(model).resolve().name, "hash": model_hash(model), "licence": model_licence(model),
                "template": facts["template"]},
         contexts={"hash": inputs.bank.hash, "dim": inputs.bank.dim, "conditioner": inputs.bank.conditioner,
-                  "describes_real_people": inputs.describes_real_people, "source": source},
+                  "describes_real_people": inputs.describes_real_people, "source": source, **varied},
         identities=inputs.bank.ids[:count], negatives=inputs.describe(), guidance=rule.to_dict(),
         mean_weight=rule.mean_weight(timesteps), scheduler=described, steps=steps, seed=seed, images=images,
         batch=batch, threads=threads, dtype=dtype, device=device, latent_shape=facts["latent_shape"],
         size=TEMPLATE_SIZE if size is None and align != "none" else size,
         align={"mode": align, "detector": _detector(align, detector)}, codec=codec(codec_name).to_dict(), format=format,
-        identities_per_unit=min(per_unit, count), tries=tries, versions=versions(), processor=processor(device))
+        identities_per_unit=min(per_unit, count), tries=tries, versions=versions(), processor=processor(device),
+        filters=tuple(step.declared for step in ordered(list(filters))))
 
 
 def _detector(align: str, path: str | os.PathLike | None) -> dict[str, Any] | None:
@@ -94,7 +107,8 @@ def model_facts(folder: str | os.PathLike) -> dict[str, Any]:
         return {"latent_shape": (unet["in_channels"], unet["sample_size"], unet["sample_size"]),
                 "dim": unet["context_input"], "conditioner": unet.get("conditioner"),
                 "learned_null": bool(unet.get("learned_null")), "template": vae.get("template"),
-                "schedulers": choice}
+                "schedulers": choice,
+                "distilled": (unet.get("distilled") or {}) if unet.get("guidance_input") else None}
     except KeyError as error:
         raise FormatError(f"has no {error}", where=folder / "unet" / "config.json") from error
 

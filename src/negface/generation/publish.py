@@ -2,32 +2,22 @@
 
     images/<label>/<image>.jpg      or  shards/<unit>.tar        the pictures
     units/<unit>.json                                            rows of a published unit (until the dataset is done)
+    rejected.jsonl, curation.json                                what filters or the detector rejected, and the counts
     plan.json, README.md, manifest.jsonl                         the manifest comes last: where it is, all is done
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negface.datasets import (
-    CARD_NAME,
-    MANIFEST_NAME,
-    PLAN_NAME,
-    Manifest,
-    pack,
-    read_range,
-    sample_members,
-    write_rows,
-    write_shard,
-)
-from negface.foundation.errors import FormatError, MismatchError, NegFaceError, OutputError
+from negface.curation.screening import count_rejections, counts
+from negface.datasets import CARD_NAME, MANIFEST_NAME, PLAN_NAME, sample_members, write_rows, write_shard
+from negface.foundation.errors import FormatError, MismatchError, OutputError
 from negface.foundation.files import (
     atomic_folder,
     ensure_folder,
@@ -37,10 +27,13 @@ from negface.foundation.files import (
     write_text,
 )
 
+from .card import dataset_card
 from .finishing import Made
 from .plan import Plan, Unit
+from .units import Harvest
 
 Rows = list[dict[str, Any]]
+REJECTED_NAME, CURATION_NAME = "rejected.jsonl", "curation.json"
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,10 @@ class Folder:
         """The lock file of a unit."""
         return self.units / f"{unit.number:06d}.lock"
 
+    def published(self, unit: Unit) -> bool:
+        """Whether a unit is published; in a finished dataset all are."""
+        return self.part(unit).exists() or self.finished
+
     def identity(self, label: int) -> str:
         """An identity's folder, relative to the root; padded, so that any sorting gives label order."""
         return f"images/{self.name(label)}"
@@ -82,6 +79,11 @@ class Folder:
         return (self.root / MANIFEST_NAME).is_file()
 
 
+def read_plan(root: Path) -> Plan:
+    """The plan of a dataset folder."""
+    return Plan.from_dict(read_json(root / PLAN_NAME), where=root / PLAN_NAME)
+
+
 def prepare(root: Path, plan: Plan) -> Folder:
     """Make or reopen the folder of a plan.
 
@@ -90,17 +92,18 @@ def prepare(root: Path, plan: Plan) -> Folder:
         OutputError: the folder holds something else, or cannot be written.
     """
     folder = Folder(Path(root), plan)
-    if (folder.root / PLAN_NAME).exists():
-        found = Plan.from_dict(read_json(folder.root / PLAN_NAME), where=folder.root / PLAN_NAME)
-        differences = found.differences(plan)
-        if differences:
-            raise MismatchError(f"holds a dataset of another plan; there / asked: {', '.join(differences[:8])}",
-                                where=folder.root, fix="choose another --out, or repeat the options of that plan")
-    else:
-        if folder.root.is_dir() and any(not entry.name.startswith(".") for entry in folder.root.iterdir()):
+    if not (folder.root / PLAN_NAME).exists():
+        # The plan is looked for again: another worker on the same folder may just have written it.
+        if folder.root.is_dir() and any(not entry.name.startswith(".") for entry in folder.root.iterdir()) \
+                and not (folder.root / PLAN_NAME).exists():
             raise OutputError("is not empty and holds no plan", where=folder.root, fix="choose an empty or new folder")
         ensure_folder(folder.root)
-        write_json(folder.root / PLAN_NAME, {**plan.to_dict(), "hash": plan.hash})
+        if not (folder.root / PLAN_NAME).exists():
+            write_json(folder.root / PLAN_NAME, {**plan.to_dict(), "hash": plan.hash})
+    differences = read_plan(folder.root).differences(plan)
+    if differences:
+        raise MismatchError(f"holds a dataset of another plan; there / asked: {', '.join(differences[:8])}",
+                            where=folder.root, fix="choose another --out, or repeat the options of that plan")
     return folder
 
 
@@ -111,20 +114,19 @@ def clean(folder: Folder) -> None:
             remove_temporaries(place)
 
 
-def publish(folder: Folder, unit: Unit, made: Iterable[Made], row: Mapping[str, Any],
+def publish(folder: Folder, unit: Unit, harvest: Harvest, row: Mapping[str, Any],
             details: Mapping[tuple[int, int], Mapping[str, Any]]) -> None:
     """Write a unit's pictures, then its rows; the rows' file makes it published.
 
     Args:
         row: what all rows of the plan share. details: what a picture adds to it, by ``(label, image)``.
     """
-    made = list(made)
     place = _write_shard if folder.plan.format == "shards" else _write_folders
-    places = place(folder, unit, made)
+    places = place(folder, unit, harvest.made)
     rows = [{**row, **details[item.label, item.image], "label": item.label, "unit": unit.number, "image": item.image,
              "identity": folder.plan.identities[item.label], "sha256": item.sha256, **where}
-            for item, where in zip(made, places, strict=True)]
-    write_json(folder.part(unit), rows, indent=None)
+            for item, where in zip(harvest.made, places, strict=True)]
+    write_json(folder.part(unit), {"rows": rows, "rejected": harvest.rejected}, indent=None)
 
 
 def _file_name(folder: Folder, item: Made) -> str:
@@ -141,101 +143,67 @@ def _write_folders(folder: Folder, unit: Unit, made: list[Made]) -> list[dict[st
 
 
 def _write_shard(folder: Folder, unit: Unit, made: list[Made]) -> list[dict[str, Any]]:
-    written = write_shard(folder.root / folder.shard(unit), _members(folder, made))
+    written = write_shard(folder.root / folder.shard(unit), members(folder, made))
     return [{"shard": folder.shard(unit), "file": member.name, "offset": member.offset, "length": member.length}
             for member in written[::2]]
 
 
-def _members(folder: Folder, made: Iterable[Made]) -> Iterator[tuple[str, bytes]]:
+def members(folder: Folder, made: Iterable[Made]) -> Iterator[tuple[str, bytes]]:
+    """The tar members of a unit's pictures."""
     for item in made:
         name = f"{folder.name(item.label)}/{item.image:05d}"
         yield from sample_members(item.label, name, folder.plan.codec["suffix"], item.data)
 
 
-def read_part(folder: Folder, unit: Unit) -> Rows | None:
-    """The rows of a published unit, or ``None`` if it is not published."""
-    return read_json(folder.part(unit)) if folder.part(unit).is_file() else None
+def read_part(folder: Folder, unit: Unit) -> tuple[Rows, Rows] | None:
+    """Rows and rejections of a published unit, or ``None`` if it is not published; ``FormatError`` if damaged."""
+    if not folder.part(unit).is_file():
+        return None
+    part = read_json(folder.part(unit))
+    if not isinstance(part, dict) or not all(isinstance(part.get(key), list) for key in ("rows", "rejected")):
+        raise FormatError("is not the record of a unit", where=folder.part(unit))
+    return part["rows"], part["rejected"]
 
 
-def is_sound(folder: Folder, unit: Unit, rows: Rows) -> bool:
-    """Whether a unit has its exact counts and nothing but the pictures its rows name, to the byte."""
-    try:
-        made = [Made(row["label"], row["image"], _read(folder.root, row)) for row in rows]
-        as_named = all(item.sha256 == row["sha256"] for item, row in zip(made, rows, strict=True))
-        counts = Counter(item.label for item in made)
-        if not as_named or counts != dict.fromkeys(unit.labels, folder.plan.images):
-            return False
-        if folder.plan.format == "shards":
-            return _is_packed_so(folder, unit, made)
-        return all(len(list((folder.root / folder.identity(label)).iterdir())) == folder.plan.images
-                   for label in unit.labels)
-    except (KeyError, TypeError, OSError, NegFaceError):
-        return False
+def curation_counts(plan: Plan, rejected: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each step that may reject, how many pictures it saw and rejected."""
+    return counts(plan.rejecting_steps, count_rejections(rejected), plan.total_images)
 
 
-def _is_packed_so(folder: Folder, unit: Unit, made: list[Made]) -> bool:
-    """Whether a shard's headers, labels and end are those its pictures lead to."""
-    expected = io.BytesIO()
-    pack(expected, _members(folder, made))
-    return (folder.root / folder.shard(unit)).read_bytes() == expected.getvalue()
-
-
-def _read(root: Path, row: Mapping[str, Any]) -> bytes:
-    if "shard" in row:
-        return read_range(root / row["shard"], row["offset"], row["length"])
-    return (root / row["file"]).read_bytes()
-
-
-def unpublish_broken(folder: Folder) -> set[int]:
-    """Check every published unit; take back those whose pictures are missing or changed. Returns the sound ones."""
-    sound = set()
-    for unit in folder.plan.units():
-        try:
-            rows = read_part(folder, unit)
-        except FormatError:
-            rows = []
-        if rows is None:
-            continue
-        if is_sound(folder, unit, rows):
-            sound.add(unit.number)
-        else:
-            folder.part(unit).unlink()
-    return sound
-
-
-def reopen(folder: Folder) -> bool:
-    """Check a finished dataset. True if all is well; otherwise its units are taken apart again, to be mended."""
-    rows: dict[int, Rows] = {}
-    with contextlib.suppress(FormatError, KeyError):
-        for row in Manifest(folder.root / MANIFEST_NAME):
-            rows.setdefault(row["unit"], []).append(row)
-    units = folder.plan.units()
-    sound = [unit for unit in units if unit.number in rows and is_sound(folder, unit, rows[unit.number])]
-    if len(sound) == len(units) and (folder.root / CARD_NAME).is_file():
-        return True
-    ensure_folder(folder.units)
-    for unit in sound:
-        write_json(folder.part(unit), rows[unit.number], indent=None)
-    (folder.root / MANIFEST_NAME).unlink()
-    return False
-
-
-def finish(folder: Folder, card: str) -> None:
-    """Write the card, then the manifest from all units' rows in order; remove the workings."""
-    def rows() -> Iterable[dict[str, Any]]:
-        for unit in folder.plan.units():
-            part = read_part(folder, unit)
-            assert part is not None
-            yield from part
-
-    write_text(folder.root / CARD_NAME, card)
-    write_rows(folder.root / MANIFEST_NAME, rows())
+def finish(folder: Folder) -> None:
+    """Write rejections, counts and card, then the manifest from all units' rows in order; remove the workings."""
+    plan, lost = folder.plan, list(rejections(folder))
+    table = curation_counts(plan, lost)
+    if plan.replaces:
+        write_rows(folder.root / REJECTED_NAME, lost)
+        write_json(folder.root / CURATION_NAME, curation_record(plan, table))
+    write_text(folder.root / CARD_NAME, dataset_card(plan, table))
+    write_rows(folder.root / MANIFEST_NAME, (row for unit in plan.units() for row in _part(folder, unit)[0]))
     remove_workings(folder)
+
+
+def curation_record(plan: Plan, table: Rows) -> dict[str, Any]:
+    """What ``curation.json`` holds: filters as declared, counts by step, the bound."""
+    return {"plan": plan.hash, "filters": list(plan.filters), "align": plan.align, "counts": table,
+            "images": plan.total_images, "tries": plan.tries}
+
+
+def rejections(folder: Folder) -> Iterator[dict[str, Any]]:
+    """What published units rejected, in order."""
+    return (row for unit in folder.plan.units() if folder.part(unit).is_file() for row in _part(folder, unit)[1])
+
+
+def _part(folder: Folder, unit: Unit) -> tuple[Rows, Rows]:
+    part = read_part(folder, unit)
+    assert part is not None
+    return part
 
 
 def remove_workings(folder: Folder) -> None:
     """Remove what only an unfinished dataset needs."""
     shutil.rmtree(folder.units, ignore_errors=True)
+    for path in folder.root.glob("status*.json"):
+        path.unlink(missing_ok=True)
 
 
 def discard(folder: Folder) -> None:

@@ -1,94 +1,169 @@
-"""``generate``: carry out a plan, on one process or several, now or after an interruption, to the last picture."""
+"""``generate``: carry out a plan on one process, several or a cluster, now or resumed, to the last picture."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from negface.datasets import CARD_NAME, PLAN_NAME, FaceDataset
-from negface.datasets import open as open_dataset
-from negface.foundation.errors import IncompleteError, InputError
+from negface.curation.screening import count_rejections, counts
+from negface.datasets import CARD_NAME, PLAN_NAME
+from negface.foundation.errors import IncompleteError, InputError, OutputError, UnknownNameError
 from negface.foundation.files import ensure_folder
-from negface.foundation.progress import Progress
 
-from .card import dataset_card
 from .claims import claim
+from .dispatch import Dispatcher, Pool
 from .inputs import Inputs
-from .plan import Plan
-from .publish import Folder, clean, discard, finish, prepare, remove_workings, reopen, unpublish_broken
-from .workers import RUN_LOCK, Tools, spawn_work, work
+from .local import InlinePool, LocalPool
+from .plan import Plan, Unit
+from .publish import Folder, clean, discard, finish, prepare, rejections, remove_workings
+from .soundness import by_unit, reopen, unpublish_broken
+from .status import SetAside, Status
+from .workers import RUN_LOCK, Tools
+
+ENGINES = ("local", "ray")
 
 
-def generate(plan: Plan, inputs: Inputs, out: str | os.PathLike, tools: Tools, *, workers: int = 1) -> dict[str, Any]:
+def generate(plan: Plan, inputs: Inputs, out: str | os.PathLike, tools: Tools, *, workers: int | None = None,
+             engine: str = "local", address: str | None = None, shard: tuple[int, int] | None = None) -> dict[str, Any]:
     """Make the dataset of a plan in ``out``; resumes what is there.
 
     Args:
         plan: from ``make_plan``. inputs: the same bank and negatives.
-        tools: the model folder (or a pipeline) and, for ``detect``, how to make the aligner.
-        workers: processes; one works inside this process. The bytes do not depend on their number.
+        tools: the model folder (or a pipeline), how to make the aligner for ``detect``, where the filters' files are.
+        workers: units at a time: processes of this machine (default 1, inside this process), or tasks of a cluster
+            (default: as many as it has room for). The bytes depend neither on their number nor on the engine.
+        engine: ``local`` or ``ray``. address: of a running Ray cluster; without it one is started on this machine.
+        shard: ``(i, n)``: only every n-th unit, from the i-th (1 to n) on, for arrays of a batch scheduler that work
+            on one folder; the last of them finishes the dataset.
 
     Returns:
-        ``images, identities, images_made, images_kept`` (published before), ``faces_not_found, seconds,
-        images_per_second, mean_weight, plan, out``.
+        ``images, identities, images_made, images_kept`` (published before), ``complete`` (False where other shards are
+        not done), ``rejected`` (counts by step), ``faces_not_found, seconds, images_per_second, mean_weight, plan,
+        out``.
 
     Raises:
         MismatchError: ``out`` holds another plan. OutputError: it cannot be written.
-        IncompleteError: something asked for could not be made; all the rest is published.
+        IncompleteError: something asked for could not be made; all the rest is published, and ``status.json`` says
+            what was set aside.
     """
-    if workers < 1:
-        raise InputError(f"must be at least 1, not {workers}", where="workers")
-    if inputs.bank.hash != plan.contexts["hash"]:
-        raise InputError("these contexts are not those of the plan", where="generate")
+    _check(plan, inputs, workers, engine, address, shard)
     started = time.monotonic()
     fresh = not (Path(out) / PLAN_NAME).exists()
     folder = prepare(Path(out), plan)
     if folder.finished and reopen(folder):
         remove_workings(folder)
-        return _result(folder, open_dataset(folder.root), made=0, seconds=time.monotonic() - started)
+        return _result(folder, plan.units(), made=0, seconds=time.monotonic() - started)
     ensure_folder(folder.units)
     with claim(folder.units / RUN_LOCK) as alone:
         if alone:
             clean(folder)
             unpublish_broken(folder)
-    kept = sum(unit.count for unit in plan.units() if folder.part(unit).exists()) * plan.images
+    mine = plan.units() if shard is None else plan.units()[shard[0] - 1::shard[1]]
+    pending = [unit for unit in mine if not folder.published(unit)]
     try:
-        failed = _work(folder, inputs, tools, workers, kept)
+        set_aside = _work(folder, inputs, tools, mine, pending, workers, engine, address, shard)
     except InputError:
         if fresh:
             discard(folder)
         raise
-    if failed:
-        raise IncompleteError(f"{len(failed)} of {len(plan.units())} units could not be made: {failed[0]}",
-                              where=folder.root, fix="all other units are published")
-    with claim(folder.units / "finish.lock", wait=True):
-        if not folder.finished:
-            finish(folder, dataset_card(plan))
-    return _result(folder, open_dataset(folder.root), made=plan.total_images - kept, seconds=time.monotonic() - started)
+    if set_aside:
+        raise _incomplete(folder, set_aside, len(mine))
+    _finish_if_all_is_there(folder)
+    made = sum(unit.count for unit in pending) * plan.images
+    return _result(folder, mine, made=made, seconds=time.monotonic() - started)
 
 
-def _work(folder: Folder, inputs: Inputs, tools: Tools, workers: int, kept: int) -> list[str]:
-    pending = [unit for unit in folder.plan.units() if not folder.part(unit).exists()]
+def _check(plan: Plan, inputs: Inputs, workers: int | None, engine: str, address: str | None,
+           shard: tuple[int, int] | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"must be at least 1, not {workers}", where="workers")
+    if engine not in ENGINES:
+        raise UnknownNameError("engine", engine, ENGINES)
+    if address is not None and engine != "ray":
+        raise InputError("an address is for the engine 'ray'", where="address", fix="add --engine ray")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise InputError(f"{shard[0]}/{shard[1]} is no shard", where="shard", fix="1/n to n/n")
+    if inputs.bank.hash != plan.contexts["hash"]:
+        raise InputError("these contexts are not those of the plan", where="generate")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"2/5"`` as ``(2, 5)``."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not found:
+        raise InputError(f"{text!r} is no shard", where="shard", fix="give i/n, for example 2/5")
+    return int(found[1]), int(found[2])
+
+
+def _work(folder: Folder, inputs: Inputs, tools: Tools, mine: list[Unit], pending: list[Unit], workers: int | None,
+          engine: str, address: str | None, shard: tuple[int, int] | None) -> list[SetAside]:
     if not pending:
         return []
-    with Progress("generating", folder.plan.total_images, unit="images", done=kept) as bar:
-        if workers > 1:
-            inputs.save(folder.units)
-            failed = spawn_work(folder, tools, min(workers, len(pending)), bar.advance)
-            if failed:
-                return failed
-        # Alone, or after the workers: also waits for units that another command holds.
+    images = folder.plan.images
+    kept = [unit for unit in mine if unit not in pending]
+    name = "status.json" if shard is None else f"status-{shard[0]}-of-{shard[1]}.json"
+    with Status(folder.root / name, folder.plan, engine=engine, images=sum(unit.count for unit in mine) * images,
+                kept=sum(unit.count for unit in kept) * images, units=len(mine), units_kept=len(kept)) as status:
         with claim(folder.units / RUN_LOCK, wait=True, shared=True):
-            return work(folder, inputs, tools, bar.advance)
+            with _pool(folder, inputs, tools, engine, address, workers, len(pending)) as pool:
+                return Dispatcher(folder, pending, pool, status).run()
 
 
-def _result(folder: Folder, dataset: FaceDataset, *, made: int, seconds: float) -> dict[str, Any]:
-    plan = folder.plan
-    last = {}
-    for row in dataset.manifest:
-        last[row["label"]] = max(last.get(row["label"], 0), row["image"] + 1)
-    return {"out": str(folder.root), "images": len(dataset), "identities": len(dataset.identities), "images_made": made,
-            "images_kept": plan.total_images - made, "faces_not_found": sum(last.values()) - len(dataset),
-            "seconds": seconds, "images_per_second": made / max(seconds, 1e-9) if made else None,
-            "mean_weight": plan.mean_weight, "plan": plan.hash, "card": str(folder.root / CARD_NAME)}
+@contextlib.contextmanager
+def _pool(folder: Folder, inputs: Inputs, tools: Tools, engine: str, address: str | None, workers: int | None,
+          pending: int) -> Iterator[Pool]:
+    pool: Any
+    if engine == "ray":
+        from .ray_engine import RayPool
+
+        pool = RayPool(folder, inputs, tools, address=address, workers=workers)
+    elif min(workers or 1, pending) > 1:
+        pool = LocalPool(folder, inputs, tools, min(workers or 1, pending))
+    else:
+        pool = InlinePool(folder, inputs, tools)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _incomplete(folder: Folder, set_aside: list[SetAside], units: int) -> IncompleteError:
+    first = set_aside[0]
+    often = f" ({first.attempts} attempts)" if first.attempts > 1 else ""
+    return IncompleteError(f"{len(set_aside)} of {units} units could not be made: {first.error}{often}",
+                           where=folder.root, fix="all other units are published; status.json names those set aside, "
+                                                  "and the same command tries them again")
+
+
+def _finish_if_all_is_there(folder: Folder) -> None:
+    """Finish the dataset, once, whichever command comes last."""
+    try:
+        with claim(folder.units / "finish.lock", wait=True):
+            if not folder.finished and all(folder.part(unit).exists() for unit in folder.plan.units()):
+                finish(folder)
+    except OutputError:  # the folder of locks goes when another command finishes
+        if not folder.finished:
+            raise
+    if folder.finished:
+        remove_workings(folder)
+
+
+def _result(folder: Folder, mine: list[Unit], *, made: int, seconds: float) -> dict[str, Any]:
+    plan, complete = folder.plan, folder.finished
+    shown = plan.units() if complete else mine
+    if complete:
+        lost = [row for rows in by_unit(folder)[1].values() for row in rows]
+    else:
+        lost = [row for row in rejections(folder) if row["unit"] in {unit.number for unit in mine}]
+    by_step, identities = count_rejections(lost), sum(unit.count for unit in shown)
+    images = identities * plan.images
+    return {"out": str(folder.root), "complete": complete, "images": images, "identities": identities,
+            "images_made": made, "images_kept": images - made, "faces_not_found": by_step["align"],
+            "rejected": counts(plan.rejecting_steps, by_step, images), "seconds": seconds,
+            "images_per_second": made / max(seconds, 1e-9) if made else None, "mean_weight": plan.mean_weight,
+            "plan": plan.hash, "card": str(folder.root / CARD_NAME)}

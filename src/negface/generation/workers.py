@@ -1,47 +1,63 @@
-"""Workers: processes that take units until none is left. One worker is this process; more are spawned.
+"""Workers: what a process does with the units it is given, and what it tells of them. Engines say which, and where.
 
-Units are taken by claim, so it does not matter how many workers there are, when they start or which of them dies.
+A unit's pictures are published by a thread of their own while the next unit is sampled; one unit waits at most.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from negface.datasets import PLAN_NAME
-from negface.foundation.errors import IncompleteError, InputError, NegFaceError
-from negface.foundation.files import read_json
+from negface.curation import Loader, Screen, Step, ordered
+from negface.foundation.errors import IncompleteError, InputError, MismatchError
 
 from .batches import BatchSampler, load_pipeline
 from .claims import claim
-from .finishing import Aligner, finisher
+from .finishing import Aligner, Line, finisher
 from .inputs import Inputs
-from .plan import Plan
+from .plan import Plan, Unit
 from .publish import Folder, publish
 from .rows import row_details, shared_row
-from .units import make_unit
+from .units import Harvest, make_unit
 
 RUN_LOCK = "run.lock"
+PROGRESS, SAMPLED, PUBLISHED, BUSY, FAILED, LOST, FATAL = range(7)
+
+
+class Event(NamedTuple):
+    """What a worker tells: ``PROGRESS`` (value: pictures), ``SAMPLED`` (it may take another unit), ``PUBLISHED``
+    (value: rejections by step), ``BUSY`` (another command has it), ``FAILED`` (value: message, try again?), ``LOST``
+    (the worker died on it; value: message, or ``None`` if it was no fault of the unit), ``FATAL`` (value: message, exit
+    code)."""
+
+    kind: int
+    worker: str
+    unit: int = -1
+    value: Any = None
+
+
+Report = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What a worker needs besides the plan: where the model is, and how to find faces.
+    """What a worker needs besides the plan: where the model is, how to find faces, where the filters' files are.
 
     ``aligner`` is a function that makes the aligner from ``aligner_arguments``; both must pickle when more than one
-    worker is asked for.
+    worker is asked for. ``filters`` are the plan's, with paths. ``conditioner`` is the model's own, by name and hash.
     """
 
     model: str | None = None
     pipeline: Any = None
     aligner: Callable[..., Aligner] | None = None
     aligner_arguments: tuple[Any, ...] = ()
+    filters: tuple[Step, ...] = ()
+    conditioner: Mapping[str, Any] | None = None
 
     def open_pipeline(self, plan: Plan) -> Any:
         """The pipeline given, or the one in the model folder, ready on the plan's device."""
@@ -52,6 +68,16 @@ class Tools:
     def open_aligner(self) -> Aligner | None:
         """A fresh aligner, or ``None``."""
         return None if self.aligner is None else self.aligner(*self.aligner_arguments)
+
+    def open_screen(self, plan: Plan, inputs: Inputs) -> Screen | None:
+        """The plan's filters; ``MismatchError`` if the files are not those it declares."""
+        steps = ordered(list(self.filters))
+        if [step.declared for step in steps] != list(plan.filters):
+            raise MismatchError("the filters are not those of the plan", where="filters",
+                                fix="give the same filters with the same files")
+        if not steps:
+            return None
+        return Screen(steps, Loader(inputs.bank, conditioner=self.conditioner, threads=plan.threads))
 
 
 @contextlib.contextmanager
@@ -67,95 +93,92 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def work(folder: Folder, inputs: Inputs, tools: Tools, after_batch: Callable[[int], None], *,
-         wait_for_others: bool = True) -> list[str]:
-    """Take and publish units until all are published; returns what failed, one line for each unit that did.
+class Maker:
+    """Model, aligner, filters and codec of a plan, opened once; makes units."""
 
-    A unit in other hands is left for the end and then waited for, in case its holder dies.
-    """
-    plan = folder.plan
-    failed: dict[int, str] = {}
-    with torch_threads(plan.threads):
-        sampler, finish = None, None
-        for last in (False, True):
-            for unit in plan.units():
-                if unit.number in failed or folder.part(unit).exists() or (last and not wait_for_others):
-                    continue
-                with claim(folder.claim(unit), wait=last) as mine:
-                    if not mine or folder.part(unit).exists():
-                        continue
-                    if sampler is None or finish is None:
-                        sampler = BatchSampler(plan, inputs, tools.open_pipeline(plan))
-                        finish = finisher(plan, tools.open_aligner())
-                    try:
-                        made = make_unit(plan, unit, sampler, finish, after_batch)
-                    except IncompleteError as error:
-                        failed[unit.number] = str(error)
-                        continue
-                    items = [(item.label, item.image) for item in made]
-                    publish(folder, unit, made, shared_row(plan), row_details(plan, inputs, items))
-    return list(failed.values())
+    def __init__(self, plan: Plan, inputs: Inputs, tools: Tools):
+        self.plan, self.inputs = plan, inputs
+        self.finisher = finisher(plan, tools.open_aligner(), tools.open_screen(plan, inputs))
+        self.sampler = BatchSampler(plan, inputs, tools.open_pipeline(plan))
+        self.line = Line()
+
+    def make(self, unit: Unit, after_batch: Callable[[int], None] | None = None) -> Harvest:
+        """The pictures of a unit."""
+        with torch_threads(self.plan.threads):
+            return make_unit(self.plan, unit, self.sampler, self.finisher.start(self.line.encode), self.line,
+                             after_batch)
+
+    def close(self) -> None:
+        """End its threads."""
+        self.line.close()
 
 
-def spawn_work(folder: Folder, tools: Tools, workers: int, after_batch: Callable[[int], None]) -> list[str]:
-    """The same with ``workers`` processes; inputs are read from the folder. One worker's error ends them all."""
-    context = multiprocessing.get_context("spawn")
-    channels: dict[Connection, Any] = {}
-    failed: set[str] = set()
-    try:
-        for number in range(workers):
-            mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_worker, args=(theirs, str(folder.root), tools), daemon=True,
-                                      name=f"negface-worker-{number}")
-            process.start()
-            theirs.close()
-            channels[mine] = process
-        while channels:
-            for channel in wait(list(channels)):
-                try:
-                    kind, value = channel.recv()
-                except EOFError:
-                    process = channels.pop(channel)
-                    process.join()
-                    if process.exitcode != 0:
-                        raise IncompleteError(f"a worker ended unexpectedly (exit code {process.exitcode})",
-                                              where=folder.root, fix="run the same command again; it resumes") from None
-                    continue
-                if kind == "made":
-                    after_batch(value)
-                elif kind == "failed":
-                    failed.update(value)
-                else:
-                    message, exit_code = value
-                    raise (InputError if exit_code == 2 else IncompleteError)(message)
-    finally:
-        for process in channels.values():
-            process.terminate()
-            process.join()
-    return sorted(failed)
+def publish_harvest(folder: Folder, inputs: Inputs, unit: Unit, harvest: Harvest) -> None:
+    """Publish a unit with the rows that make each of its pictures again."""
+    items = [(item.label, item.image) for item in harvest.made]
+    publish(folder, unit, harvest, shared_row(folder.plan), row_details(folder.plan, inputs, items))
 
 
-class _ParentGone(BaseException):
-    """The command that started this worker was killed."""
+def explain(error: Exception) -> tuple[str, bool]:
+    """What to say of a unit that failed, and whether to try again: too many rejections would come again."""
+    if isinstance(error, IncompleteError):
+        return str(error), False
+    logging.getLogger(__name__).info("a unit failed", exc_info=error)
+    return f"{type(error).__name__}: {error}", True
 
 
-def _worker(channel: Connection, root: str, tools: Tools) -> None:
-    parent = multiprocessing.parent_process()
+class Worker:
+    """Takes units, makes them, and publishes each while the next is made. Errors of opening or writing are raised."""
 
-    def after_batch(count: int) -> None:
-        if parent is not None and not parent.is_alive():
-            raise _ParentGone
-        channel.send(("made", count))
+    def __init__(self, folder: Folder, inputs: Inputs, tools: Tools, name: str, report: Report):
+        self.folder, self.inputs, self.tools, self.name, self._report = folder, inputs, tools, name, report
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="publishing")
+        self._pending: tuple[Unit, Harvest, contextlib.ExitStack, Future[None]] | None = None
 
-    try:
-        plan = Plan.from_dict(read_json(Path(root) / PLAN_NAME))
-        folder = Folder(Path(root), plan)
-        with claim(folder.units / RUN_LOCK, wait=True, shared=True):
-            inputs = Inputs.load(folder.units, plan.negatives["strategy"], plan.negatives["seed"] or 0)
-            channel.send(("failed", work(folder, inputs, tools, after_batch, wait_for_others=False)))
-    except NegFaceError as error:
-        channel.send(("error", (str(error), error.exit_code)))
-    except (_ParentGone, BrokenPipeError, KeyboardInterrupt):
-        os._exit(1)
-    except Exception as error:
-        channel.send(("error", (f"{type(error).__name__}: {error}", 1)))
+    @cached_property
+    def maker(self) -> Maker:
+        """What makes units; opened for the first."""
+        return Maker(self.folder.plan, self.inputs, self.tools)
+
+    def take(self, unit: Unit) -> None:
+        """Make a unit, unless it is published or in other hands, and begin to publish it."""
+        held = contextlib.ExitStack()
+        if self.folder.published(unit) or not held.enter_context(claim(self.folder.claim(unit))):
+            held.close()
+            self._report(Event(BUSY, self.name, unit.number))
+            return
+        with held:
+            if self.folder.published(unit):
+                self._report(Event(BUSY, self.name, unit.number))
+                return
+            maker = self.maker
+            try:
+                harvest = maker.make(unit, lambda count: self._report(Event(PROGRESS, self.name, unit.number, count)))
+            except Exception as error:
+                self._report(Event(FAILED, self.name, unit.number, explain(error)))
+                return
+            self.settle()
+            self._pending = (unit, harvest, held.pop_all(), self._writer.submit(
+                publish_harvest, self.folder, self.inputs, unit, harvest))
+        self._report(Event(SAMPLED, self.name, unit.number))
+
+    def settle(self, *, wait: bool = True) -> bool:
+        """Tell of the unit being published once it is; True if none is left. Raises what the writing raised."""
+        if self._pending is None:
+            return True
+        unit, harvest, held, writing = self._pending
+        if not wait and not writing.done():
+            return False
+        self._pending = None
+        with held:
+            writing.result()
+        self._report(Event(PUBLISHED, self.name, unit.number, dict(harvest.rejections)))
+        return True
+
+    def close(self) -> None:
+        """End its threads; a unit that is being published is waited for."""
+        self._writer.shutdown(wait=True)
+        if self._pending is not None:
+            self._pending[2].close()
+        if "maker" in self.__dict__:
+            self.maker.close()

@@ -5,6 +5,9 @@ Attribute names follow the published iResNet state dicts, so released weights lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from negface.foundation.errors import InputError
@@ -12,7 +15,6 @@ from negface.foundation.errors import InputError
 WIDTHS = (64, 128, 256, 512)
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 NORM_EPS = 1e-5
-STRIDE = 16
 
 
 def _conv3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -54,28 +56,39 @@ class IResNet(nn.Module):
     """Pictures to embeddings.
 
     Args:
-        blocks: residual blocks of the four stages; each stage halves the side.
+        blocks: residual blocks of the stages (published: four); each stage halves the side.
+        widths: channels of the stages, as many as ``blocks``.
+        stem_stride: 1 (published), or 2 to halve the side before the first stage.
         dim: length ``d`` of an embedding.
-        image_size: side of the pictures in pixels, a multiple of 16.
+        image_size: side of the pictures in pixels, divisible by every halving.
         dropout: probability before the last layer, in training only.
     """
 
     def __init__(
-        self, blocks: tuple[int, int, int, int], *, dim: int = 512, image_size: int = 112, dropout: float = 0.0
+        self,
+        blocks: Sequence[int],
+        *,
+        widths: Sequence[int] = WIDTHS,
+        stem_stride: int = 1,
+        dim: int = 512,
+        image_size: int = 112,
+        dropout: float = 0.0,
     ):
         super().__init__()
-        if image_size < STRIDE or image_size % STRIDE:
-            raise InputError(f"image_size is {image_size}, must be a multiple of {STRIDE}", where="IResNet")
-        self.image_size = image_size
-        self.conv1 = _conv3(3, WIDTHS[0])
-        self.bn1 = _norm(WIDTHS[0])
-        self.prelu = nn.PReLU(WIDTHS[0])
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(before, width, count) for before, width, count in zip((WIDTHS[0], *WIDTHS), WIDTHS, blocks)
-        )
-        self.bn2 = _norm(WIDTHS[-1])
+        if len(blocks) != len(widths):
+            raise InputError(f"{len(blocks)} numbers of blocks for {len(widths)} widths", where="IResNet")
+        stride = stem_stride * 2 ** len(widths)
+        if image_size < stride or image_size % stride:
+            raise InputError(f"image_size is {image_size}, must be a multiple of {stride}", where="IResNet")
+        self.image_size, self.n_stages = image_size, len(widths)
+        self.conv1 = _conv3(3, widths[0], stem_stride)
+        self.bn1 = _norm(widths[0])
+        self.prelu = nn.PReLU(widths[0])
+        for number, (before, width, count) in enumerate(zip((widths[0], *widths), widths, blocks), 1):
+            self.add_module(f"layer{number}", _stage(before, width, count))
+        self.bn2 = _norm(widths[-1])
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(WIDTHS[-1] * (image_size // STRIDE) ** 2, dim)
+        self.fc = nn.Linear(widths[-1] * (image_size // stride) ** 2, dim)
         self.features = nn.BatchNorm1d(dim, eps=NORM_EPS)
         # Published: the last norm centres and scales, but does not learn a scale that would weigh the components.
         self.features.weight.requires_grad_(False)
@@ -95,8 +108,14 @@ class IResNet(nn.Module):
                 where="IResNet",
             )
         hidden = self.prelu(self.bn1(self.conv1(images)))
-        hidden = self.layer4(self.layer3(self.layer2(self.layer1(hidden))))
+        for number in range(1, self.n_stages + 1):
+            hidden = self.get_submodule(f"layer{number}")(hidden)
         return self.features(self.fc(self.dropout(self.bn2(hidden)).flatten(1)))
+
+
+def iresnet(*, blocks: Sequence[int], **options: Any) -> IResNet:
+    """Any depth and width; ``options`` as ``IResNet``."""
+    return IResNet(blocks, **options)
 
 
 def iresnet18(**options: int | float) -> IResNet:

@@ -16,6 +16,17 @@ from negface.foundation.errors import InputError
 NORM_GROUPS = 32
 CONTEXT_TOKENS = 32
 
+Modulation = tuple[Tensor, Tensor]
+"""Scale and shift ``[n or 1, channels]`` of an adaptive norm."""
+
+
+def spread(hidden: Tensor, rows: int) -> Tensor:
+    """``hidden`` ``[m, ...]`` repeated to ``rows`` rows (branch after branch) where m divides them; else as it is.
+
+    Called where the context first enters: what comes before is the same for every branch and computed once.
+    """
+    return hidden if rows <= len(hidden) else hidden.repeat(rows // len(hidden), *(1,) * (hidden.ndim - 1))
+
 
 def group_norm(channels: int, group_channels: int | None, eps: float = 1e-5) -> nn.GroupNorm:
     """32 groups, as published, or groups of ``group_channels`` (16 fills a CPU vector and is several times faster)."""
@@ -85,14 +96,27 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, hidden: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
-        residual = hidden if self.shortcut is None else self.shortcut(hidden)
-        hidden = self.conv1(F.silu(self.norm1(hidden)))
+    def modulation(self, time: Tensor, context: Tensor | None) -> Modulation:
+        """Scale and shift of the adaptive norm, from embeddings ``[n, ...]`` of the time and (AdaGN) the context.
+
+        Without a context: the part that the time decides. Scale and shift are linear, so the parts add up.
+        """
         condition = self.time_emb(time)
-        if self.context_emb is not None:
-            condition = condition + self.context_emb(context)
-        hidden = self.norm2(hidden, self.scale_emb(condition), self.shift_emb(condition))
-        return residual + self.conv2(F.silu(hidden))
+        if self.context_emb is not None and context is not None:
+            condition = spread(condition, len(context)) + self.context_emb(context)
+        return self.scale_emb(condition), self.shift_emb(condition)
+
+    def context_modulation(self, context: Tensor) -> Modulation:
+        """The part of ``modulation`` that the context decides (AdaGN)."""
+        condition = self.context_emb(context)
+        return F.linear(condition, self.scale_emb.weight), F.linear(condition, self.shift_emb.weight)
+
+    def forward(self, hidden: Tensor, modulation: Modulation) -> Tensor:
+        rows = max(len(hidden), len(modulation[0]))
+        residual = hidden if self.shortcut is None else self.shortcut(hidden)
+        hidden = spread(self.conv1(F.silu(self.norm1(hidden))), rows)
+        scale, shift = (spread(part, rows) for part in modulation)
+        return spread(residual, rows) + self.conv2(F.silu(self.norm2(hidden, scale, shift)))
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -179,8 +203,10 @@ class ContextAttentionBlock(nn.Module):
     def forward(self, hidden: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
         flat = _linear(self.x_proj_in, hidden).flatten(2)
         flat = flat + self.self_attention(self.x_norm(flat))
+        flat = spread(flat, len(keys_values[0]))
         flat = flat + self.cross_attention(self.x_norm(flat), keys_values)
         flat = flat + self.ff(self.x_norm(flat).transpose(1, 2)).transpose(1, 2)
+        hidden = spread(hidden, len(flat))
         return hidden + _linear(self.x_proj_out, flat.reshape(hidden.shape))
 
 

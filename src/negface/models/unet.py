@@ -6,7 +6,7 @@ norms), ``CA+AdaGN`` (both, ours). What depends only on the context is computed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,42 +21,18 @@ from negface.sampling.schedule import NoiseSchedule
 from .layers import (
     ContextAttentionBlock,
     Downsample,
+    Modulation,
     ResBlock,
     SelfAttentionBlock,
     TimeEmbedding,
     Upsample,
     group_norm,
+    spread,
 )
+from .prepared import PreparedContext, PreparedTime, PreparedTimes
 
 CONDITION_TYPES = ("CA", "AdaGN", "CA+AdaGN")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-
-
-@dataclass(frozen=True)
-class PreparedContext:
-    """All that a denoiser computes from contexts alone: projected vectors and, per attention block, keys and values.
-
-    ``index`` picks rows (per image of a batch), ``cat`` stacks branches; both are cheap views or copies.
-    """
-
-    embedding: Tensor
-    keys_values: tuple[tuple[Tensor, Tensor], ...]
-
-    def __len__(self) -> int:
-        return len(self.embedding)
-
-    def index(self, rows: Tensor | slice) -> PreparedContext:
-        """The rows named, in that order."""
-        return PreparedContext(self.embedding[rows], tuple((k[rows], v[rows]) for k, v in self.keys_values))
-
-    @staticmethod
-    def cat(parts: list[PreparedContext]) -> PreparedContext:
-        """Stack prepared contexts along the batch."""
-        pairs = zip(*(part.keys_values for part in parts), strict=True)
-        return PreparedContext(
-            torch.cat([part.embedding for part in parts]),
-            tuple((torch.cat([k for k, _ in pair]), torch.cat([v for _, v in pair])) for pair in pairs),
-        )
 
 
 class _Stage(nn.Module):
@@ -93,6 +69,9 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         group_channels: channels per group of the group norms; ``None`` = 32 groups, as published.
         prediction_type: what the last layer predicts; ``forward`` always returns the noise.
         conditioner: name and hash of the recogniser whose embeddings are the contexts, or ``None`` if not known.
+        guidance_input: whether the negative and its weight are inputs, so that one prediction is a guided one
+            (``guided_embedding``; a distilled model).
+        distilled: what a distilled model was distilled from and for (docs/distillation.md), or ``None``.
     """
 
     config_name = "config.json"
@@ -115,6 +94,8 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         group_channels: int | None = None,
         prediction_type: str = "epsilon",
         conditioner: dict[str, Any] | None = None,
+        guidance_input: bool = False,
+        distilled: dict[str, Any] | None = None,
     ):
         super().__init__()
         _check_shape(initial_channels, channel_multipliers, is_attention, head_channels, context_channels)
@@ -122,8 +103,8 @@ class IDiffUNet(ModelMixin, ConfigMixin):
             raise UnknownNameError("condition type", condition_type, CONDITION_TYPES)
         if prediction_type not in PREDICTION_TYPES:
             raise UnknownNameError("prediction type", prediction_type, PREDICTION_TYPES)
-        self.cross = "CA" in condition_type
-        adaptive = context_channels if "AdaGN" in condition_type else None
+        self.cross, self.adaptive = "CA" in condition_type, "AdaGN" in condition_type
+        adaptive = context_channels if self.adaptive else None
         time_channels = 4 * initial_channels
 
         def res(channels_in: int, channels_out: int) -> ResBlock:
@@ -140,6 +121,7 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         # Unit vectors have components of 1/sqrt(d): the default start would make the context far weaker than the time.
         nn.init.normal_(self.context_emb.weight, std=1.0)
         self.empty_context = nn.Parameter(torch.zeros(context_channels)) if learned_null else None
+        self.guidance_emb = _guidance_embedding(context_channels) if guidance_input else None
 
         widths, width = [], initial_channels
         for multiplier in channel_multipliers:
@@ -188,6 +170,11 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         stages = [*self.down, self.middle, *self.up]
         return [stage.attn for stage in stages if isinstance(getattr(stage, "attn", None), ContextAttentionBlock)]
 
+    def residual_blocks(self) -> list[ResBlock]:
+        """The residual blocks in the order of the forward pass."""
+        down, up = ([stage.res for stage in part if isinstance(stage, _Stage)] for part in (self.down, self.up))
+        return [*down, self.middle.res1, self.middle.res2, *up]
+
     def project_context(self, context: Tensor | str | None, batch: int) -> Tensor:
         """Contexts to ``[n, context_channels]``: a tensor is projected, ``None`` is zeros after the projection,
         ``"learned"`` the trained null."""
@@ -212,11 +199,46 @@ class IDiffUNet(ModelMixin, ConfigMixin):
 
     def prepare_context(self, context: Tensor | str | None, batch: int = 1) -> PreparedContext:
         """All that depends only on the context, computed once; ``batch`` rows where it is ``None`` or a name."""
-        return self._prepare(self.project_context(context, batch))
+        return self.prepare_embedding(self.project_context(context, batch))
+
+    def prepare_embedding(self, embedding: Tensor) -> PreparedContext:
+        """``prepare_context`` of contexts that are projected already, ``[n, context_channels]``."""
+        prepared = self._prepare(embedding)
+        blocks = self.residual_blocks() if self.adaptive else ()
+        modulations = tuple(block.context_modulation(prepared.embedding) for block in blocks)
+        return PreparedContext(prepared.embedding, prepared.keys_values, modulations)
+
+    def guided_embedding(self, context: Tensor, negative: Tensor, learned: Tensor, weight: Tensor) -> Tensor:
+        """``p + w·g(p, n)``: the projected context whose one prediction is the guided one (``guidance_input``).
+
+        The weight multiplies, so that weight 0 is the plain prediction whatever was learned, and the negative then
+        has no part in it (guidance as an input: arXiv 2210.03142, sec. 3).
+
+        Args:
+            context, negative: vectors ``[n, d]``.
+            learned: bool ``[n]``, rows whose negative is the learned null.
+            weight: guidance weights ``w`` ``[n]``.
+
+        Returns:
+            ``[n, context_channels]``.
+        """
+        positive, other = self.project_context(context, len(context)), self.project_context(negative, len(context))
+        if learned.any():
+            other = torch.where(learned[:, None], self.project_context("learned", len(context)).to(other.dtype), other)
+        return positive + weight[:, None] * self.guidance_emb(torch.cat([positive, other], dim=1))
 
     def _prepare(self, embedding: Tensor) -> PreparedContext:
         pairs = tuple(block.context_keys_values(embedding) for block in self.attention_blocks()) if self.cross else ()
         return PreparedContext(embedding, pairs)
+
+    def prepare_times(self, timesteps: Iterable[int]) -> PreparedTimes:
+        """All that depends only on the time, for the timesteps of a run: computed once per schedule.
+
+        ``forward`` takes ``prepare_times(timesteps).at(t)`` in place of ``t``.
+        """
+        timesteps = tuple(int(t) for t in timesteps)
+        time = self.time_emb(torch.tensor(timesteps, device=self.signal.device))
+        return PreparedTimes(timesteps, tuple(block.modulation(time, None) for block in self.residual_blocks()))
 
     def training_context(self, context: Tensor, empty: Tensor | None = None) -> PreparedContext:
         """Contexts as trained: CPD on the projected vector, the null where ``empty`` (bool ``[n]``)."""
@@ -228,54 +250,91 @@ class IDiffUNet(ModelMixin, ConfigMixin):
             embedding = torch.where(empty[:, None], null.to(embedding.dtype), embedding)
         return self._prepare(embedding)
 
-    def raw(self, latents: Tensor, timesteps: Tensor, context: PreparedContext) -> Tensor:
-        """The last layer's output ``[n, c, h, w]``: noise or velocity, as ``prediction_type`` says."""
+    def raw(self, latents: Tensor, timesteps: Tensor | PreparedTime, context: PreparedContext) -> Tensor:
+        """The last layer's output ``[n, c, h, w]``: noise or velocity, as ``prediction_type`` says.
+
+        The context may have a multiple of the latents' rows (branch after branch): what comes before its first use is
+        then computed once for all branches, and the output has the context's rows.
+        """
         pairs = iter(context.keys_values)
+        modulations = self._modulations(timesteps, context)
 
         def stage(hidden: Tensor, block: _Stage) -> Tensor:
-            hidden = block.res(hidden, time, context.embedding)
+            hidden = block.res(hidden, next(modulations))
             return hidden if block.attn is None else block.attn(hidden, next(pairs) if self.cross else None)
 
-        time = self.time_emb(timesteps)
         hidden = self.image_proj(latents.to(self.image_proj.weight.dtype))
         skips = [hidden]
         for block in self.down:
             hidden = stage(hidden, block) if isinstance(block, _Stage) else block(hidden)
             skips.append(hidden)
-        hidden = self.middle.res1(hidden, time, context.embedding)
+        hidden = self.middle.res1(hidden, next(modulations))
         hidden = self.middle.attn(hidden, next(pairs) if self.cross else None)
-        hidden = self.middle.res2(hidden, time, context.embedding)
+        hidden = self.middle.res2(hidden, next(modulations))
         for block in self.up:
             if isinstance(block, _Stage):
-                hidden = stage(torch.cat([hidden, skips.pop()], dim=1), block)
+                hidden = stage(torch.cat([hidden, spread(skips.pop(), len(hidden))], dim=1), block)
             else:
                 hidden = block(hidden)
         return self.final(F.silu(self.norm(hidden)))
+
+    def _modulations(self, timesteps: Tensor | PreparedTime, context: PreparedContext) -> Iterator[Modulation]:
+        """Scale and shift for each residual block: computed, or added up from prepared parts."""
+        if isinstance(timesteps, PreparedTime):
+            if context.modulations or not self.adaptive:
+                yield from context.modulated(timesteps.modulations)
+                return
+            timesteps = timesteps.timestep
+        time = self.time_emb(timesteps)
+        for block in self.residual_blocks():
+            yield block.modulation(time, context.embedding)
 
     def to_noise(self, raw: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
         """Predicted noise from the last layer's output; for velocities ``ε = σ·x + α·v`` (arXiv 2202.00512, app. D)."""
         if self.config.prediction_type == "epsilon":
             return raw
-        signal, sigma = (values[timesteps][:, None, None, None] for values in (self.signal, self.sigma))
-        return sigma * latents.float() + signal * raw.float()
+        signal, sigma = (spread(values[timesteps], len(raw))[:, None, None, None]
+                         for values in (self.signal, self.sigma))
+        return sigma * spread(latents.float(), len(raw)) + signal * raw.float()
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor | int, context: Tensor | PreparedContext | str | None = None
+        self, latents: Tensor, timesteps: Tensor | int | PreparedTime,
+        context: Tensor | PreparedContext | str | None = None, branches: int = 1,
     ) -> Tensor:
         """Predicted noise.
 
         Args:
             latents: ``[n, c, h, w]``, scaled latents with noise.
-            timesteps: int ``[n]`` or one int, 0 … 999.
-            context: contexts ``[n, d]`` (zeros = the published zero input), ``None`` (zeros after the projection),
-                ``"learned"``, or the value of ``prepare_context``.
+            timesteps: int ``[n]`` or one int, 0 … 999; or one prepared (``prepare_times``).
+            context: contexts ``[branches * n, d]`` (zeros = the published zero input), ``None`` (zeros after the
+                projection), ``"learned"``, or the value of ``prepare_context``.
+            branches: how many contexts each latent has, branch after branch; what comes before their first use is
+                computed once.
 
         Returns:
-            ``[n, c, h, w]``.
+            ``[branches * n, c, h, w]``.
 
         Raises:
             InputError: a wrong shape, or ``"learned"`` without a trained null.
         """
+        self._check_latents(latents)
+        rows = branches * len(latents)
+        if not isinstance(timesteps, PreparedTime):
+            timesteps = torch.as_tensor(timesteps, device=latents.device).long()
+            if timesteps.shape not in ((), (1,), (len(latents),)):
+                raise InputError(
+                    f"timesteps have shape {tuple(timesteps.shape)}, expected one or [{len(latents)}]",
+                    where="timesteps",
+                )
+            timesteps = timesteps.expand(len(latents))
+        if not isinstance(context, PreparedContext):
+            context = self.prepare_context(context, rows)
+        if len(context) != rows:
+            raise InputError(f"{len(context)} contexts for {rows} latents", where="context")
+        times = timesteps.timestep if isinstance(timesteps, PreparedTime) else timesteps
+        return self.to_noise(self.raw(latents, timesteps, context), latents, times)
+
+    def _check_latents(self, latents: Tensor) -> None:
         if latents.ndim != 4 or latents.shape[1] != self.config.in_channels:
             raise InputError(
                 f"latents have shape {tuple(latents.shape)}, expected [n, {self.config.in_channels}, h, w]",
@@ -284,17 +343,14 @@ class IDiffUNet(ModelMixin, ConfigMixin):
         fold = 2 ** (len(self.config.channel_multipliers) - 1)
         if latents.shape[2] % fold or latents.shape[3] % fold:
             raise InputError(f"sides {tuple(latents.shape[2:])} are not multiples of {fold}", where="latents")
-        timesteps = torch.as_tensor(timesteps, device=latents.device).long()
-        if timesteps.shape not in ((), (1,), (len(latents),)):
-            raise InputError(
-                f"timesteps have shape {tuple(timesteps.shape)}, expected one or [{len(latents)}]", where="timesteps"
-            )
-        timesteps = timesteps.expand(len(latents))
-        if not isinstance(context, PreparedContext):
-            context = self.prepare_context(context, len(latents))
-        if len(context) != len(latents):
-            raise InputError(f"{len(context)} contexts for {len(latents)} latents", where="context")
-        return self.to_noise(self.raw(latents, timesteps, context), latents, timesteps)
+
+
+def _guidance_embedding(channels: int) -> nn.Sequential:
+    """Projected context and negative ``[n, 2c]`` to a change of the context ``[n, c]``; none at first."""
+    layers = nn.Sequential(nn.Linear(2 * channels, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels))
+    nn.init.zeros_(layers[2].weight)
+    nn.init.zeros_(layers[2].bias)
+    return layers
 
 
 def _check_shape(initial: int, multipliers: tuple, attention: tuple, head: int, context: int) -> None:

@@ -20,7 +20,7 @@ from ..foundation.errors import FormatError, InputError, MismatchError
 from ..foundation.files import existing_file, read_json
 from ..foundation.hashing import sha256_file
 
-TASKS = ("recognizer", "detector", "pose", "quality")
+TASKS = ("recognizer", "detector", "pose", "quality", "analyser")
 KINDS = ("onnx", "torch")
 CHANNELS = ("RGB", "BGR")
 
@@ -32,7 +32,7 @@ class Declaration:
     Args:
         name: short name, used in reports.
         sha256: hex SHA-256 of the model file; empty in a hand-written declaration (then filled from the file).
-        task: ``recognizer`` | ``detector`` | ``pose`` | ``quality``.
+        task: ``recognizer`` | ``detector`` | ``pose`` | ``quality`` | ``analyser``.
         kind: ``onnx``, or ``torch`` (a state dict for the registered model ``architecture``).
         size: input height and width in pixels; ``(0, 0)`` = any size (detectors).
         channels: colour order of the input, ``RGB`` or ``BGR``.
@@ -41,8 +41,10 @@ class Declaration:
         batch: the batch size the file is fixed to, or None if it takes any.
         input_name, output_name: names in the graph; empty = its only input, its first output.
         template: alignment its input expects (a name in ``negface.datasets.templates.TEMPLATES``), or empty.
-        architecture: for ``torch``: name of the ``model`` registry entry, called without arguments.
+        architecture: for ``torch``: name of the ``model`` registry entry.
+        options: for ``torch``: arguments of the architecture, such as ``dim`` and ``image_size``.
         licence, trained_on, source: terms of the weights, what they were trained on, where they come from.
+        measured: figures that were measured on held-out pictures, by name.
     """
 
     name: str
@@ -59,9 +61,11 @@ class Declaration:
     output_name: str = ""
     template: str = "arcface"
     architecture: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     licence: str = "unknown"
     trained_on: str = "unknown"
     source: str = "unknown"
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for field, allowed in (("task", TASKS), ("kind", KINDS), ("channels", CHANNELS)):
@@ -86,7 +90,7 @@ class Declaration:
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Declaration)}
-_TYPES = {"dim": int, "batch": (int, type(None)), "size": (list, tuple), "mean": (list, tuple, int, float),
+_TYPES = {"options": Mapping, "measured": Mapping, "dim": int, "batch": (int, type(None)), "size": (list, tuple), "mean": (list, tuple, int, float),
           "std": (list, tuple, int, float)}
 _NEEDED = ("size", "channels", "mean", "std", "dim")
 

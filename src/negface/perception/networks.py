@@ -81,7 +81,8 @@ def open_onnx(path: Path, declaration: Declaration, *, device: str = "cpu") -> N
     return lambda tensor: session.run([answer.name], {given.name: tensor})[0]
 
 
-def _state_dict(path: Path) -> dict[str, Any]:
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """A plain state dict from safetensors, or from a torch file without running any pickle code."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -119,9 +120,9 @@ def open_torch(path: Path, declaration: Declaration, *, device: str = "cpu") -> 
     """A state dict for the registered model ``declaration.architecture``, loaded without running any pickle code."""
     from .. import models  # noqa: F401  (registers the architectures)
 
-    module = registry.load("model", declaration.architecture)()
+    module = registry.load("model", declaration.architecture)(**declaration.options)
     try:
-        module.load_state_dict(_state_dict(path))
+        module.load_state_dict(read_state_dict(path))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"does not fit {declaration.architecture} ({reason})", where=path) from error

@@ -53,7 +53,8 @@ def _load_component(folder: Path, build: type, torch_dtype: torch.dtype | None) 
     read_json(folder / build.config_name)
     is_network = issubclass(build, ModelMixin)
     if is_network:
-        read_metadata(folder / WEIGHTS)
+        for name in _weight_files(folder):
+            read_metadata(folder / name)
     try:
         if not is_network:
             return build.from_pretrained(folder, local_files_only=True)
@@ -72,6 +73,18 @@ def _load_component(folder: Path, build: type, torch_dtype: torch.dtype | None) 
         raise FormatError(f"does not fit its configuration: {'; '.join(wrong)}", where=folder / WEIGHTS,
                           fix="weights and config.json must come from the same model")
     return model.eval()
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The weights of a component: one file, or the parts that an index names."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        return [WEIGHTS]
+    parts = read_json(index).get("weight_map")
+    names = sorted(set(parts.values())) if isinstance(parts, dict) else []
+    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise FormatError("names no weights", where=index, fix="copy or make it again")
+    return names
 
 
 def check_target(path: Path) -> None:

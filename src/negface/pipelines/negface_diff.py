@@ -6,7 +6,7 @@ One network batch per step holds all branches; what depends only on contexts is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,19 @@ from negface.contexts.selection import LEARNED
 from negface.foundation.errors import InputError, NegFaceError
 from negface.foundation.files import atomic_folder
 from negface.foundation.progress import Progress
-from negface.models import IDiffUNet, PreparedContext, VQAutoencoder
+from negface.models import FastDecoder, IDiffUNet, PreparedContext, PreparedTimes, VQAutoencoder
 from negface.sampling import guidance as rules
+from negface.sampling.compat import resolve
 from negface.sampling.guidance import Guidance
 from negface.sampling.loop import trajectory
 from negface.sampling.schedulers import Noise, Scheduler
 
+from .distilled import check_distilled, choose_decoder, guided_contexts
 from .images import check_output_type, convert
 from .inputs import Negatives, check_count, read_contexts, read_latents, read_negatives
 from .loading import check_target, load_components, model_folder
 from .noise import ImageNoise, Key, Remembered
+from .released import released
 from .scheduler_choice import SchedulerChoice
 
 NEGFACEDIFF = rules.constant(0.5)
@@ -64,17 +67,19 @@ class NegFaceDiffPipeline(DiffusionPipeline):
         unet: the denoiser; predicts noise in latents of unit variance.
         vae: the autoencoder; ``None`` for a denoiser of pixels (its latents then *are* images in [-1, 1]).
         scheduler: default scheduler and noise schedule.
+        fast_decoder: a small decoder distilled from the autoencoder's, used unless ``decoder="full"`` is asked for.
     """
 
-    model_cpu_offload_seq = "unet->vae"
-    _optional_components = ["vae", "scheduler"]  # noqa: RUF012 - diffusers reads it from the class
+    model_cpu_offload_seq = "unet->vae->fast_decoder"
+    _optional_components = ["vae", "scheduler", "fast_decoder"]  # noqa: RUF012 - diffusers reads it from the class
 
-    def __init__(self, unet: IDiffUNet, vae: VQAutoencoder | None = None, scheduler: SchedulerChoice | None = None):
+    def __init__(self, unet: IDiffUNet, vae: VQAutoencoder | None = None, scheduler: SchedulerChoice | None = None,
+                 fast_decoder: FastDecoder | None = None):
         super().__init__()
         if vae is not None and vae.config.latent_channels != unet.config.in_channels:
             raise InputError(f"the autoencoder has {vae.config.latent_channels} latent channels, the denoiser takes "
                              f"{unet.config.in_channels}", where="NegFaceDiffPipeline")
-        self.register_modules(unet=unet, vae=vae, scheduler=scheduler or SchedulerChoice())
+        self.register_modules(unet=unet, vae=vae, scheduler=scheduler or SchedulerChoice(), fast_decoder=fast_decoder)
 
     @classmethod
     def from_pretrained(cls, path_or_name: str | Path, *, torch_dtype: torch.dtype | None = None,
@@ -84,13 +89,14 @@ class NegFaceDiffPipeline(DiffusionPipeline):
         Args:
             path_or_name: the folder.
             torch_dtype: dtype of the networks, float32 by default.
-            components: ready-made ``unet``, ``vae`` or ``scheduler`` to use instead of the saved one.
+            components: ready-made ``unet``, ``vae``, ``scheduler`` or ``fast_decoder`` to use instead of the saved one.
 
         Raises:
             InputError: no such folder. FormatError: not a saved pipeline, or incomplete; nothing is left half-loaded.
         """
         folder = model_folder(path_or_name)
-        classes = {"unet": IDiffUNet, "vae": VQAutoencoder, "scheduler": SchedulerChoice}
+        classes = {"unet": IDiffUNet, "vae": VQAutoencoder, "scheduler": SchedulerChoice,
+                   "fast_decoder": FastDecoder}
         unknown = sorted(set(components) - set(classes))
         if unknown:
             raise InputError(f"unknown argument {unknown[0]!r}", where="from_pretrained",
@@ -114,7 +120,7 @@ class NegFaceDiffPipeline(DiffusionPipeline):
         context: Tensor | np.ndarray | ContextBank,
         negative_context: Tensor | np.ndarray | Selection | str | None = None,
         guidance: Guidance = NEGFACEDIFF,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         seeds: Sequence[Key] | None = None,
         latents: Tensor | None = None,
         noise: Noise | None = None,
@@ -122,6 +128,8 @@ class NegFaceDiffPipeline(DiffusionPipeline):
         scheduler: str | dict[str, Any] | Scheduler | None = None,
         dtype: torch.dtype | None = None,
         allow_other_conditioner: bool = False,
+        compat: Iterable[str] = (),
+        decoder: str | None = None,
         progress: bool = True,
     ) -> NegFaceOutput:
         """Draw one image per context.
@@ -134,8 +142,9 @@ class NegFaceDiffPipeline(DiffusionPipeline):
             context: identity contexts, unit rows ``[n, d]``, or a bank.
             negative_context: ``None`` (plain sampling, one prediction a step); unit rows ``[n, d]`` (a row of zeros is
                 the zero input); a ``Selection``, whose kinds are honoured row by row; or ``"null-learned"``.
-            guidance: weights over time (``negface.guidance``); a step of weight 0 costs one prediction.
-            num_inference_steps: steps of the scheduler.
+            guidance: weights over time (``negface.guidance``); a step of weight 0 costs one prediction, and so does
+                one at which ``guidance.reusing(k)`` keeps the direction of an earlier step.
+            num_inference_steps: steps of the scheduler; default 20, and of a distilled model those it was made for.
             seeds: one per image: an int ``s`` or ``(dataset seed, identity id, image index)``; ``s`` is short for
                 ``(s, "", 0)``. The noise is ``foundation.noise.image_normal(shape, seed, identity, image, purpose)``
                 with purpose ``"prior"`` or ``"step/<t>"``, so an image does not depend on its batch.
@@ -148,11 +157,15 @@ class NegFaceDiffPipeline(DiffusionPipeline):
                 pipeline's own, which is ``"dpmpp"`` unless another was saved with it.
             dtype: ``torch.bfloat16`` runs the networks in it (autocast); latents and steps stay float32.
             allow_other_conditioner: accept a bank whose contexts another recogniser made.
+            compat: do as the released code: ``["reference"]``, or quirks by name (``negface.sampling.compat``); the
+                scheduler must then be given by name.
+            decoder: ``"full"`` or ``"fast"``; default the fast one where the pipeline has one.
             progress: show steps on a terminal if they take more than a second.
 
         Raises:
             InputError: contexts, negatives, latents or seeds that do not fit the model or each other, NaN, rows that
-                are no unit vectors, a learned null the model does not have, an unknown scheduler or output type.
+                are no unit vectors, a learned null the model does not have, an unknown scheduler or output type, a
+                quirk of another scheduler than the one used, negatives that the released code selects otherwise.
             MismatchError: a bank of another conditioner.
         """
         check_output_type(output_type)
@@ -160,30 +173,43 @@ class NegFaceDiffPipeline(DiffusionPipeline):
             raise InputError(f"{guidance!r} is no guidance rule", where="guidance", fix="use guidance.constant(0.5)")
         config = self.unet.config
         wanted = read_contexts(context, config.context_input, config.conditioner, allow_other_conditioner)
+        if num_inference_steps is None:
+            num_inference_steps = self.scheduler.steps(scheduler)
+        scheduler, num_inference_steps, negative_context = released(
+            resolve(compat), scheduler, num_inference_steps, negative_context, default=self.scheduler.config.name,
+            shape=tuple(wanted.shape))
         negatives = read_negatives(negative_context, len(wanted), config.context_input, self.unet.has_learned_null)
         chosen = self.scheduler.build(scheduler)
+        check_distilled((config.distilled or {}) if config.guidance_input else None, guidance, chosen)
+        choose_decoder(decoder, self.vae, self.fast_decoder)
         latents, noise = self._start(len(wanted), seeds, latents, noise)
         timesteps = chosen.timesteps(num_inference_steps)
         groups = _groups(guidance, negatives)
         self._check_null(groups)
         with self._inference(dtype):
-            batches = [_Batch(self.unet, rows, wanted, negatives, rule) for rows, rule in groups]
+            times = self.unet.prepare_times(timesteps)
+            batches = [_Batch(self.unet, times, rows, wanted, negatives, rule) for rows, rule in groups]
             runs = [trajectory(batch.predict, chosen, batch.rule, latents[batch.rows], num_inference_steps,
                                batch.its(noise)) for batch in batches]
             finals = _lockstep(runs, len(timesteps), progress)
             for batch, final in zip(batches, finals, strict=True):
                 latents[batch.rows] = final
             _check_finite(latents)
-            images = latents.cpu() if output_type == "latent" else convert(self.decode(latents), output_type)
+            images = latents.cpu() if output_type == "latent" else convert(self.decode(latents, decoder),
+                                                                                   output_type)
         mean = max((rule.mean_weight(timesteps) for _, rule in groups), default=0.0)
         return NegFaceOutput(images, mean, sum(batch.predictions for batch in batches), chosen.to_dict(),
                              guidance.to_dict())
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents of unit variance ``[n, c, h, w]`` to images ``[n, 3, H, W]``, nominally in [-1, 1]."""
+    def decode(self, latents: Tensor, decoder: str | None = None) -> Tensor:
+        """Latents of unit variance ``[n, c, h, w]`` to images ``[n, 3, H, W]``, nominally in [-1, 1].
+
+        ``decoder``: ``"full"`` or ``"fast"``; default the fast one where the pipeline has one.
+        """
         if self.vae is None:
             return latents
-        return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype))
+        chosen = choose_decoder(decoder, self.vae, self.fast_decoder)
+        return chosen.decode((latents / self.vae.config.scaling_factor).to(chosen.dtype))
 
     def _start(self, n: int, seeds: Sequence[Key] | None, latents: Tensor | None,
                noise: Noise | None) -> tuple[Tensor, Noise]:
@@ -203,13 +229,13 @@ class NegFaceDiffPipeline(DiffusionPipeline):
 
     @contextlib.contextmanager
     def _inference(self, dtype: torch.dtype | None) -> Iterator[None]:
-        """Evaluation mode and the dtype asked for; the networks' modes are put back afterwards."""
-        networks = [network for network in (self.unet, self.vae) if network is not None]
+        """Evaluation mode, channels last in memory and the dtype asked for; modes are put back afterwards."""
+        networks = [network for network in (self.unet, self.vae, self.fast_decoder) if network is not None]
         training = [network.training for network in networks]
         lower = dtype not in (None, torch.float32)
         try:
             for network in networks:
-                network.eval()
+                network.eval().to(memory_format=torch.channels_last)
             with torch.autocast(self.unet.device.type, dtype=dtype if lower else None, enabled=lower):
                 yield
         finally:
@@ -220,9 +246,14 @@ class NegFaceDiffPipeline(DiffusionPipeline):
 class _Batch:
     """Rows that share a rule: their contexts, prepared once; their predictions, all branches in one network batch."""
 
-    def __init__(self, unet: IDiffUNet, rows: Tensor, wanted: Tensor, negatives: Negatives, rule: Guidance):
-        self.unet, self.rows, self.rule, self.predictions = unet, rows, rule, 0
-        self.parts = {rules.POSITIVE: unet.prepare_context(wanted[rows].to(unet.device))}
+    def __init__(self, unet: IDiffUNet, times: PreparedTimes, rows: Tensor, wanted: Tensor, negatives: Negatives,
+                 rule: Guidance):
+        if unet.config.guidance_input:
+            positive, rule = guided_contexts(unet, wanted, negatives, rows, rule), rules.none()
+        else:
+            positive = unet.prepare_context(wanted[rows].to(unet.device))
+        self.unet, self.times, self.rows, self.rule, self.predictions = unet, times, rows, rule, 0
+        self.parts = {rules.POSITIVE: positive}
         if rules.NEGATIVE in rule.all_branches:
             self.parts[rules.NEGATIVE] = _prepare_negatives(unet, rows, negatives)
         if rules.NULL in rule.all_branches:
@@ -237,7 +268,7 @@ class _Batch:
         """Predicted noise float32 ``[n, c, h, w]`` of each branch."""
         if branches not in self.stacked:
             self.stacked[branches] = PreparedContext.cat([self.parts[branch] for branch in branches])
-        predicted = self.unet(latents.repeat(len(branches), 1, 1, 1), t, self.stacked[branches]).float()
+        predicted = self.unet(latents, self.times.at(t), self.stacked[branches], branches=len(branches)).float()
         self.predictions += len(predicted)
         return dict(zip(branches, predicted.chunk(len(branches)), strict=True))
 

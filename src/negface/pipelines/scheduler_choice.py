@@ -9,14 +9,15 @@ from diffusers.configuration_utils import register_to_config
 
 from negface.foundation.errors import InputError
 from negface.sampling import schedulers
-from negface.sampling.schedule import NoiseSchedule
+from negface.sampling.distilled import Distilled
+from negface.sampling.schedule import DEFAULT_STEPS, NoiseSchedule
 
 
 class SchedulerChoice(SchedulerMixin, ConfigMixin):
     """A pipeline's default scheduler; saved as ``scheduler/scheduler_config.json``.
 
     Args:
-        name: ``ddpm``, ``ddim``, ``dpmpp`` or ``unipc``.
+        name: ``ddpm``, ``ddim``, ``dpmpp``, ``unipc``, or ``distilled`` for a model that knows its timesteps only.
         options: further settings of that scheduler.
         num_train_timesteps, beta_start, beta_end: the noise schedule, which belongs to the denoiser, so it holds for
             every scheduler that is asked for by name.
@@ -34,12 +35,17 @@ class SchedulerChoice(SchedulerMixin, ConfigMixin):
         Raises:
             UnknownNameError, InputError: no such scheduler or setting.
         """
-        if wanted is None:
+        if wanted is None or wanted == Distilled.name == self.config.name:
             wanted = {"name": self.config.name, **(self.config.options or {})}
         elif isinstance(wanted, str):
             wanted = {"name": wanted}
         if isinstance(wanted, dict):
             return schedulers.from_dict({"schedule": self.schedule, **wanted})
-        if not isinstance(wanted, (schedulers.DDPM, schedulers.DDIM, schedulers.DPMpp, schedulers.UniPC)):
+        if not isinstance(wanted, (schedulers.DDPM, schedulers.DDIM, schedulers.DPMpp, schedulers.UniPC, Distilled)):
             raise InputError(f"{wanted!r} is no scheduler", where="scheduler", fix="give a name, such as 'dpmpp'")
         return wanted
+
+    def steps(self, wanted: str | dict[str, Any] | schedulers.Scheduler | None = None) -> int:
+        """Steps of a run for which no number is asked: those a model was distilled to, else 20."""
+        chosen = self.build(wanted)
+        return len(chosen.visits) if isinstance(chosen, Distilled) else DEFAULT_STEPS

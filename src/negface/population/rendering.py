@@ -6,6 +6,7 @@ on what is rendered beside it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
 
@@ -23,6 +24,9 @@ from .shots import NUISANCE_NAMES, Shots
 from .surface import NECK, head_point
 from .traits import GAINS, TRAIT_NAMES, People
 from .values import Columns, edge, ramp
+
+RENDERER = 1
+"""Raised whenever the same numbers give another picture; stands in every card."""
 
 OVERSAMPLED = 2
 SMALLEST, LARGEST = 32, 512
@@ -63,6 +67,18 @@ def join(parts: list[Rendered]) -> Rendered:
     return Rendered(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(Rendered)))
 
 
+def cut(rendered: Rendered, rows: Sequence[int]) -> Rendered:
+    """Some of the pictures with their truth, in that order."""
+    rows = list(rows)
+    return Rendered(*(getattr(rendered, item.name)[rows] for item in fields(Rendered)))
+
+
+def check_size(size: int) -> None:
+    """``InputError`` unless pictures of that side can be rendered."""
+    if not SMALLEST <= size <= LARGEST:
+        raise InputError(f"size is {size}", where="render", fix=f"choose {SMALLEST} to {LARGEST} pixels")
+
+
 def render(people: People, shots: Shots, size: int = 112, *, frame: str = "aligned", template: str = "arcface",
            device: str = "cpu") -> Rendered:
     """Photograph person ``i`` as shot ``i`` says.
@@ -78,8 +94,7 @@ def render(people: People, shots: Shots, size: int = 112, *, frame: str = "align
     """
     if len(people) != len(shots):
         raise InputError(f"{len(people)} people and {len(shots)} shots", where="render", fix="give one shot a person")
-    if not SMALLEST <= size <= LARGEST:
-        raise InputError(f"size is {size}", where="render", fix=f"choose {SMALLEST} to {LARGEST} pixels")
+    check_size(size)
     parts = []
     with torch.inference_mode():
         for first in range(0, len(people), _AT_ONCE):

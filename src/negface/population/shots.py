@@ -99,6 +99,38 @@ def check_names(fixed: Mapping[str, object]) -> None:
             raise UnknownNameError("nuisance", name, NUISANCE_NAMES)
 
 
+_SPREADS = {"normal": ("mean", "deviation"), "uniform": ("low", "high"), "some": ("probability", "low", "high")}
+
+
+def check_spreads(spreads: Mapping[str, Sequence] | None) -> dict[str, tuple]:
+    """Spreads by name as ``Nuisance.spread`` writes them, checked against the nuisances' ranges.
+
+    Raises ``UnknownNameError`` for a nuisance or kind that does not exist, ``InputError`` for numbers that are too
+    few, too many, not finite or out of range.
+    """
+    check_names(spreads or {})
+    return {item.name: _checked_spread(item, (spreads or {})[item.name]) for item in NUISANCES
+            if item.name in (spreads or {})}
+
+
+def _checked_spread(item: Nuisance, spread: Sequence) -> tuple:
+    kind, *numbers = spread
+    where = f"spread of {item.name}"
+    if kind not in _SPREADS:
+        raise UnknownNameError("kind of spread", kind, _SPREADS)
+    try:
+        at = dict(zip(_SPREADS[kind], map(float, numbers), strict=True))
+    except (TypeError, ValueError):
+        raise InputError(f"{kind} with {list(numbers)}", where=where,
+                         fix=f"give {' and '.join(_SPREADS[kind])} as numbers") from None
+    limits = {"probability": (0, 1), "deviation": (0, item.high - item.low)}
+    for name, value in at.items():
+        low, high = limits.get(name, (item.low, item.high))
+        if not low <= value <= high:
+            raise InputError(f"{name} is {value:g}", where=where, fix=f"it must lie in {low:g}..{high:g}")
+    return (kind, *at.values())
+
+
 def neutral_shots(keys: Sequence[str], **fixed: float | np.ndarray) -> Shots:
     """Passport photographs (frontal, even light, no age or expression but the neutral), except what is ``fixed``."""
     check_names(fixed)
@@ -131,12 +163,12 @@ def sample_shots(people: People, per_person: int, *, seed: int = 0, start: int =
     if per_person < 1:
         raise InputError(f"{per_person} pictures of each person were asked for", where="population",
                          fix="ask for at least one")
-    check_names(spreads or {})
+    spreads = check_spreads(spreads)
     rows, keys = [], []
     for person in people.ids:
         for image in range(start, start + per_person):
             draw = keyed_generator("population", "shot", int(seed), person, image)
-            row = [_draw((spreads or {}).get(item.name, item.spread), item.neutral, draw) for item in NUISANCES]
+            row = [_draw(spreads.get(item.name, item.spread), item.neutral, draw) for item in NUISANCES]
             rows.append(row)
             keys.append(f"{seed}/{person}/{image}")
     low, high = (np.array([getattr(item, side) for item in NUISANCES]) for side in ("low", "high"))

@@ -1,15 +1,16 @@
 """A population on disk: identity folders, one line of truth for each picture, parsing maps; or one contact sheet.
 
-The folder appears complete or not at all, and its bytes do not depend on the number of workers.
+The folder appears complete or not at all; its bytes do not depend on the number of workers, nor on interruptions.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,57 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..datasets.codecs import Codec
 from ..datasets.codecs import codec as codec_of
 from ..datasets.manifest import write_rows
-from ..foundation.errors import InputError, OutputError
-from ..foundation.files import atomic_folder, atomic_path, ensure_folder, write_json
+from ..foundation.errors import InputError
+from ..foundation.files import atomic_path, ensure_folder, write_json
 from ..foundation.progress import Progress
-from .rendering import Rendered, render
-from .shots import NUISANCE_NAMES, sample_shots
+from .processes import in_order, stop_if_orphaned, workers_for
+from .rendering import RENDERER, Rendered, check_size, cut, render
+from .resuming import flush, refuse_existing, resumable_folder
+from .shots import NUISANCE_NAMES, Shots, check_spreads, sample_shots
 from .skin import CLASSES
 from .traits import TRAIT_NAMES, People, sample_people
 from .truth import row
 
 LABELS_NAME, PARSING_NAME, CARD_NAME = "labels.jsonl", ".parsing", "population.json"
+_ROWS_NAME = ".rows"  # one file of truth a person while the folder is made; a person who has one is whole
+_PICTURES_A_JOB = 16
+
+Photographed = tuple[People, Shots, Rendered]
+Shoot = Callable[[People], tuple[People, Shots]]
+"""People to themselves repeated and their shots, the same number for each, person by person; it must pickle."""
 
 
 @contextmanager
-def _threads_for(workers: int) -> Iterator[None]:
-    """One torch thread for each worker, so that workers do not get into each other's way."""
+def _one_thread() -> Iterator[None]:
+    """Pictures are too small for torch's threads, which only get into each other's way."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if workers > 1 else before)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
+def _jobs(people: People, per_person: int) -> Iterator[People]:
+    """A few people at a time, so that pictures are rendered in whole batches."""
+    step = -(-_PICTURES_A_JOB // per_person)
+    return (people.take(range(first, min(first + step, len(people)))) for first in range(0, len(people), step))
+
+
+def _photograph(people: People, shoot: Shoot, per_person: int, size: int,
+                options: Mapping[str, Any]) -> list[Photographed]:
+    repeated, shots = shoot(people)
+    with _one_thread():
+        rendered = render(repeated, shots, size, **options)
+    rows = [range(first, first + per_person) for first in range(0, len(shots), per_person)]
+    return [(repeated.take(own), shots.take(own), cut(rendered, own)) for own in rows]
+
+
 def photograph(people: People, per_person: int, *, seed: int = 0, size: int = 112, workers: int | None = None,
-               spreads: Mapping[str, tuple] | None = None, **options: Any) -> Iterator[tuple[People, Any, Rendered]]:
+               spreads: Mapping[str, tuple] | None = None, **options: Any) -> Iterator[Photographed]:
     """Wild pictures of each person in turn: ``(the person repeated, shots, rendered)``.
 
     Args:
@@ -51,23 +76,23 @@ def photograph(people: People, per_person: int, *, seed: int = 0, size: int = 11
         per_person: pictures of each.
         seed: of the shots.
         size: side of the pictures.
-        workers: threads (all cores unless given); the pictures do not depend on it.
+        workers: processes (unless given one a processor, and none but this for a few hundred pictures); the pictures
+            do not depend on it.
         spreads: other distributions of nuisances, as in ``sample_shots``.
         options: passed to ``render`` (``frame``, ``template``, ``device``).
     """
-    workers = workers or os.cpu_count() or 1
+    check_pictures(per_person)
+    shoot = partial(sample_shots, per_person=per_person, seed=seed, spreads=check_spreads(spreads))
+    work = partial(_photograph, shoot=shoot, per_person=per_person, size=size, options=options)
+    for found in in_order(work, _jobs(people, per_person), workers_for(len(people) * per_person, workers)):
+        yield from found
 
-    def one(index: int) -> tuple[People, Any, Rendered]:
-        person, shots = sample_shots(people.take([index]), per_person, seed=seed, spreads=spreads)
-        return person, shots, render(person, shots, size, **options)
 
-    with _threads_for(workers), ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(one, index) for index in range(min(2 * workers, len(people)))]
-        for index in range(len(people)):
-            found = waiting.pop(0).result()
-            if index + 2 * workers < len(people):
-                waiting.append(pool.submit(one, index + 2 * workers))
-            yield found
+def check_pictures(per_person: int) -> None:
+    """``InputError`` for less than one picture of each person."""
+    if per_person < 1:
+        raise InputError(f"{per_person} pictures of each person were asked for", where="population",
+                         fix="ask for at least one")
 
 
 def _parsing_png(parsing: np.ndarray) -> bytes:
@@ -76,8 +101,13 @@ def _parsing_png(parsing: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _write(folder: Path, people: People, shots: Any, rendered: Rendered, codec: Any) -> list[dict[str, Any]]:
-    identity, rows = people.ids[0], []
+def _rows_file(folder: Path, identity: str) -> Path:
+    return folder / _ROWS_NAME / f"{identity}.jsonl"
+
+
+def _write_person(folder: Path, people: People, shots: Shots, rendered: Rendered, codec: Codec) -> None:
+    """Pictures and maps, brought to the disk, and only then the rows, which say that the person is whole."""
+    identity, rows, files = people.ids[0], [], []
     ensure_folder(folder / identity)
     ensure_folder(folder / PARSING_NAME / identity)
     for index in range(len(rendered)):
@@ -85,44 +115,75 @@ def _write(folder: Path, people: People, shots: Any, rendered: Rendered, codec: 
         (folder / name).write_bytes(codec.encode(rendered.images[index]))
         (folder / parsing).write_bytes(_parsing_png(rendered.parsing[index]))
         rows.append({"image": name, "parsing": parsing, **row(people, shots, rendered, index)})
-    return rows
+        files += [folder / name, folder / parsing]
+    flush(files)
+    write_rows(_rows_file(folder, identity), rows)
+
+
+def _write(people: People, folder: Path, codec: str, **how: Any) -> int:
+    for person in _photograph(people, **how, options={}):
+        stop_if_orphaned()
+        _write_person(folder, *person, codec_of(codec))
+    return len(people)
+
+
+def write_people(folder: Path, people: People, shoot: Shoot, per_person: int, *, size: int, codec: str,
+                 workers: int | None) -> None:
+    """Write pictures, parsing maps and ``labels.jsonl`` of everybody not yet written, into a ``resumable_folder``."""
+    if (folder / LABELS_NAME).exists():
+        return
+    missing = [index for index, identity in enumerate(people.ids) if not _rows_file(folder, identity).exists()]
+    total, done = len(people) * per_person, (len(people) - len(missing)) * per_person
+    work = partial(_write, folder=folder, codec=codec, shoot=shoot, per_person=per_person, size=size)
+    with Progress("rendering", total, unit="images", done=done) as bar:
+        jobs = _jobs(people.take(missing), per_person) if missing else iter(())
+        for count in in_order(work, jobs, workers_for(total - done, workers)):
+            bar.advance(count * per_person)
+    with atomic_path(folder / LABELS_NAME) as temporary, open(temporary, "wb") as labels:
+        for identity in people.ids:
+            labels.write(_rows_file(folder, identity).read_bytes())
+
+
+def drop_rows(folder: Path) -> None:
+    """Remove what only an unfinished folder needs; the last thing before it is published."""
+    shutil.rmtree(folder / _ROWS_NAME, ignore_errors=True)
 
 
 def make(out: str | os.PathLike, *, people: int, images: int, size: int = 112, seed: int = 0, start: int = 0,
-         codec: str = "jpeg", workers: int | None = None) -> dict[str, Any]:
-    """Write a population to a new folder.
+         codec: str = "jpeg", spreads: Mapping[str, tuple] | None = None, workers: int | None = None) -> dict[str, Any]:
+    """Write a population to a new folder; interrupted, the same call goes on with the people already written.
 
     ``out/<identity>/<image>`` opens with ``negface.datasets.open``; ``labels.jsonl`` holds the truth (``truth.row``)
     in the same order, ``.parsing/`` the maps (grey levels are indices into ``CLASSES``), ``population.json`` what was
-    asked for.
+    asked for. Until all is there, the folder stands beside ``out`` under a hidden name.
 
     Args:
         people, images: how many people, and pictures of each.
         seed, start: the population, and the number of its first person.
         codec: ``jpeg``, ``png`` or ``simplejpeg``.
+        spreads: other distributions of nuisances, as in ``sample_shots``.
+        workers: processes; see ``photograph``.
 
     Returns:
         the content of ``population.json``.
 
     Raises:
-        InputError: zero people or pictures, or a size out of range. OutputError: the folder exists.
+        InputError: zero people or pictures, a size or spread out of range. OutputError: the folder exists, or another
+        process is writing it.
     """
-    out, encoder = Path(out), codec_of(codec)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError("exists already", where=out, fix="choose a new folder or remove this one")
-    if images < 1:
-        raise InputError(f"{images} pictures of each person were asked for", where="population",
-                         fix="ask for at least one")
-    drawn, rows = sample_people(people, seed=seed, start=start), []
-    with atomic_folder(out) as folder, Progress("rendering", people * images, unit="images") as bar:
-        for person, shots, rendered in photograph(drawn, images, seed=seed, size=size, workers=workers):
-            rows += _write(folder, person, shots, rendered, encoder)
-            bar.advance(images)
-        write_rows(folder / LABELS_NAME, rows)
-        card = {"kind": "population", "people": people, "images_per_person": images, "size": size, "seed": seed,
-                "start": start, "codec": encoder.to_dict(), "torch": torch.__version__, "classes": list(CLASSES),
-                "traits": list(TRAIT_NAMES), "nuisances": list(NUISANCE_NAMES), "describes_real_people": False}
+    refuse_existing(Path(out))
+    check_pictures(images)
+    check_size(size)
+    spreads, drawn = check_spreads(spreads), sample_people(people, seed=seed, start=start)
+    card = {"kind": "population", "renderer": RENDERER, "people": people, "images_per_person": images, "size": size,
+            "seed": seed, "start": start, "spreads": {name: list(spread) for name, spread in spreads.items()},
+            "codec": codec_of(codec).to_dict(), "torch": torch.__version__, "classes": list(CLASSES),
+            "traits": list(TRAIT_NAMES), "nuisances": list(NUISANCE_NAMES), "describes_real_people": False}
+    shoot = partial(sample_shots, per_person=images, seed=seed, spreads=spreads)
+    with resumable_folder(out, card) as folder:
+        write_people(folder, drawn, shoot, images, size=size, codec=codec, workers=workers)
         write_json(folder / CARD_NAME, card)
+        drop_rows(folder)
     return card
 
 

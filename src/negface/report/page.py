@@ -12,15 +12,17 @@ from negface.foundation.files import ensure_folder, read_json, write_text
 from . import figures
 from .pictures import data_uri
 from .schema import validate
-from .verdict import BASELINE, Row, compare, headline_pair, number, rows, verdict
+from .verdict import BASELINE, REFERENCES, Row, compare, headline_pair, number, rows, verdict
 
 MOST_PEOPLE, MOST_IMAGES, MOST_PAIRS = 8, 4, 6
-PERCENT = {"eer", "fmr100", "fmr1000", "leakage_rate"}
+PERCENT = {"eer", "fmr100", "fmr1000", "leakage_rate", "student_accuracy", "student_eer"}
 # name, heading, what it says (shown on hover), always shown even where nothing was measured
 COLUMNS = (
     ("fdr", "FDR", "(genuine mean − impostor mean)² / (genuine variance + impostor variance)", True),
     ("diversity", "Diversity", "spread of a person's own images; guidance pays with it", True),
     ("adherence", "Adherence", "conditioner's cosine to the wanted identity context", True),
+    ("student_accuracy", "Student, %", "accuracy of a recogniser trained on this set alone, on new people", False),
+    ("student_eer", "Student EER, %", "that recogniser's equal error rate", False),
     ("eer", "EER, %", "error rate where false matches and false non-matches are equal", False),
     ("fmr100", "FMR100, %", "lowest false non-match rate with a false match rate of at most 1 %", False),
     ("fmr1000", "FMR1000, %", "lowest false non-match rate with a false match rate of at most 0.1 %", False),
@@ -36,6 +38,8 @@ GLOSSARY = (
     ("Diversity", "How much one person's images differ. A set of copies separates perfectly and teaches nothing."),
     ("Adherence", "Whether the person in the image is the one who was asked for, in the conditioner's eyes."),
     ("Leakage", "Share of generated people who look like somebody the generator was trained on."),
+    ("Student", "A recogniser trained on this set and nothing else. Floor: the names of the pictures shuffled. "
+                "Ceiling: pictures of people that no generator made."),
     ("Interval", "95 %, bootstrap over people. Over several seeds: the hull of the seeds' intervals."),
     ("w", "Guidance weight: prediction + w · (prediction − prediction for the negative). 0 is plain sampling."),
 )
@@ -60,8 +64,9 @@ def render(results: dict[str, Any], out: str | Path, *, folder: str | Path | Non
     out = Path(out)
     results = validate(results)
     found = rows(results["cells"])
-    said = verdict(found)
-    view = {**results, "verdict": said, "tiles": _tiles(found), "glossary": GLOSSARY, "number": number,
+    said = verdict(found) if results["lead"] is None else _leading(results["lead"], verdict(found))
+    view = {**results, "lead": _lead(results["lead"], found), "verdict": said,
+            "tiles": _tiles(found), "glossary": GLOSSARY, "number": number,
             "provenance": list(flatten(results["provenance"])), "versions": list(flatten(results["versions"])),
             "sections": _sections(found, Path(folder) if folder is not None else out.parent),
             "seeds": _every_number(results["cells"])}
@@ -70,6 +75,26 @@ def render(results: dict[str, Any], out: str | Path, *, folder: str | Path | Non
     write_text(out, page)
     return {"verdict": " ".join(text for text in said.values() if text), "page": str(out), "bytes": len(page.encode()),
             "n_cells": len(results["cells"]), "n_pictures": page.count("data:image/"), "warnings": results["warnings"]}
+
+
+def _leading(lead: dict[str, Any], said: dict[str, str]) -> dict[str, str]:
+    """The comparison's answer first, the declared strategy's verdict after it."""
+    return {"sentence": lead["sentence"], "price": " ".join([*lead["says"], said["sentence"], said["price"]]),
+            "beyond": said["beyond"]}
+
+
+def _lead(lead: dict[str, Any] | None, found: list[Row]) -> dict[str, Any] | None:
+    """Plots of the first section's strategies and tables, for the top of the page."""
+    if lead is None:
+        return None
+    shown_rows = [row for row in found if row.contexts == found[0].contexts and row.strategy not in REFERENCES]
+    plots = [figures.curves(shown_rows, plot["x"], plot["y"], plot["labels"]) for plot in lead["plots"]]
+    return {"tables": lead["tables"], "plots": [plot for plot in plots if plot], "legend": _legend(shown_rows)}
+
+
+def _legend(found: Sequence[Row]) -> list[dict[str, str]]:
+    return [{"strategy": name, "colour": figures.variable_of(name)}
+            for name in dict.fromkeys(row.strategy for row in found)]
 
 
 @cache
@@ -134,8 +159,9 @@ def _section(found: list[Row], folder: Path, *, primary: bool) -> dict[str, Any]
     drawn = [row for row in found if row.cell["histogram"] is not None]
     limits = figures.shown_range([row.cell["histogram"] for row in drawn]) if drawn else (-1.0, 1.0)
     top = figures.densest(drawn)
-    plots = [figures.curves(found, "diversity", "fdr", ("diversity", "FDR")),
-             figures.curves(found, "adherence", "fdr", ("adherence", "FDR"))]
+    compared = [row for row in found if row.strategy not in REFERENCES]
+    plots = [figures.curves(compared, "diversity", "fdr", ("diversity", "FDR")),
+             figures.curves(compared, "adherence", "fdr", ("adherence", "FDR"))]
     kind = found[0].contexts
     heading = kind.upper() if kind == "pca" else kind[:1].upper() + kind[1:]
     return {
@@ -144,8 +170,7 @@ def _section(found: list[Row], folder: Path, *, primary: bool) -> dict[str, Any]
         "histograms": [{"label": row.label, "svg": figures.histogram(row, baseline, limits, top)} for row in drawn],
         "curves": [plot for plot in plots if plot],
         "det": figures.det(_one_weight_each(found)),
-        "legend": [{"strategy": name, "colour": figures.variable_of(name)}
-                   for name in dict.fromkeys(row.strategy for row in found)],
+        "legend": _legend(found),
         "pairs": _pairs(found, folder),
     }
 

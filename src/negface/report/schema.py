@@ -14,8 +14,10 @@ from typing import Any
 
 from negface.foundation.errors import FormatError
 
-RATES = ("eer", "fmr100", "fmr1000", "leakage_rate")
-TOP_KEYS = ("title", "command", "created", "versions", "warnings", "provenance", "cells")
+RATES = ("eer", "fmr100", "fmr1000", "leakage_rate", "student_accuracy", "student_eer")
+TOP_KEYS = ("title", "command", "created", "versions", "warnings", "provenance", "lead", "cells")
+LEAD_KEYS, PLOT_KEYS, TABLE_KEYS = ("sentence", "says", "plots", "tables"), ("x", "y", "labels"), (
+    "title", "say", "columns", "rows")
 CELL_KEYS = ("strategy", "weight", "seed", "contexts", "metrics", "histogram", "det", "images", "closest_pairs")
 PAIR_KEYS = ("a", "b", "cosine", "a_identity", "b_identity")
 
@@ -131,6 +133,33 @@ def _cell(value: Any, where: str) -> dict[str, Any]:
     return cell
 
 
+def _plot(value: Any, where: str) -> dict[str, Any]:
+    _known(_mapping(value, where), PLOT_KEYS, where)
+    labels = _each(value.get("labels"), f"{where}.labels", _string)
+    if len(labels) != 2:
+        raise _fail(f"has {len(labels)} names for two axes", f"{where}.labels")
+    return {"x": _string(value.get("x"), f"{where}.x"), "y": _string(value.get("y"), f"{where}.y"),
+            "labels": tuple(labels)}
+
+
+def _lead_table(value: Any, where: str) -> dict[str, Any]:
+    _known(_mapping(value, where), TABLE_KEYS, where)
+    columns = _each(value.get("columns"), f"{where}.columns", _string)
+    rows = _each(value.get("rows"), f"{where}.rows", lambda row, at: _each(row, at, _string))
+    if any(len(row) != len(columns) for row in rows):
+        raise _fail(f"has rows that do not fill its {len(columns)} columns", where)
+    return {"title": _string(value.get("title"), f"{where}.title"), "say": str(value.get("say") or ""),
+            "columns": columns, "rows": rows}
+
+
+def _lead(value: Any, where: str) -> dict[str, Any]:
+    _known(_mapping(value, where), LEAD_KEYS, where)
+    return {"sentence": _string(value.get("sentence"), f"{where}.sentence"),
+            "says": _each(value.get("says") or [], f"{where}.says", _string),
+            "plots": _each(value.get("plots") or [], f"{where}.plots", _plot),
+            "tables": _each(value.get("tables") or [], f"{where}.tables", _lead_table)}
+
+
 def validate(results: Any) -> dict[str, Any]:
     """Check results against ``docs/report-schema.md``; returns them with every optional key filled in.
 
@@ -153,5 +182,6 @@ def validate(results: Any) -> dict[str, Any]:
         "versions": _mapping(results.get("versions") or {}, "versions"),
         "warnings": _each(results.get("warnings") or [], "warnings", _string),
         "provenance": _mapping(results.get("provenance") or {}, "provenance"),
+        "lead": _lead(results["lead"], "lead") if results.get("lead") is not None else None,
         "cells": cells,
     }

@@ -10,8 +10,10 @@ from typing import Any
 
 BASELINE = "baseline"
 HEADLINE = (("far", 0.5),)
-ORDER = (BASELINE, "null-zero", "null-learned", "close", "mid", "random", "previous", "far", "adaptive-far",
-         "antipodal")
+REFERENCES = ("floor", "ceiling")
+"""What is no strategy: shuffled names, and pictures of people who were never generated."""
+ORDER = ("floor", BASELINE, "null-zero", "null-learned", "close", "mid", "random", "previous", "far", "adaptive-far",
+         "antipodal", "random-per-image", "ceiling")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        """``far, w = 0.5``; the baseline has no weight."""
-        return self.strategy if self.strategy == BASELINE else f"{self.strategy}, w = {self.weight:g}"
+        """``far, w = 0.5``; the baseline has no weight, varied or not."""
+        plain = self.strategy.partition(" + ")[0] in (BASELINE, *REFERENCES)
+        return self.strategy if plain else f"{self.strategy}, w = {self.weight:g}"
 
     @property
     def phrase(self) -> str:
@@ -70,7 +73,7 @@ def headline_pair(found: list[Row]) -> tuple[Row | None, Row | None]:
     """The baseline and the declared strategy of the first kind of contexts."""
     first = [row for row in found if row.contexts == found[0].contexts]
     baseline = next((row for row in first if row.strategy == BASELINE), None)
-    others = [row for row in first if row.strategy != BASELINE]
+    others = [row for row in first if row.strategy not in (BASELINE, *REFERENCES)]
     declared = [row for row in others if (row.strategy, row.weight) in HEADLINE]
     same = [row for row in others if row.strategy in {name for name, _ in HEADLINE}]
     return baseline, next(iter(declared + same + others), None)
@@ -150,7 +153,8 @@ def _alone(row: Row) -> str:
 
 
 def _beyond(found: list[Row], headline: Row) -> str:
-    rivals = [row for row in found if row.contexts == headline.contexts and row.metrics.get("fdr") is not None]
+    rivals = [row for row in found if row.contexts == headline.contexts and row.metrics.get("fdr") is not None
+              and row.strategy not in REFERENCES]
     best = max(rivals, key=lambda row: row.metrics["fdr"], default=headline)
     if best is headline:
         return ""

@@ -33,6 +33,9 @@ register("scheduler", "dpmpp", f"{_SCHEDULERS}:DPMpp", "DPM-Solver++ 2M, second-
          paper="arXiv 2211.01095, Algorithm 2")
 register("scheduler", "unipc", f"{_SCHEDULERS}:UniPC", "UniPC, predictor and corrector of second order (diffusers)",
          paper="arXiv 2302.04867, Algorithms 5 to 8")
+register("scheduler", "distilled", "negface.sampling.distilled:Distilled",
+         "first-order steps over the few timesteps a distilled model knows (option: visits)",
+         paper="arXiv 2202.00512, sec. 3")
 
 
 def __getattr__(name: str) -> Any:

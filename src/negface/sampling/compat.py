@@ -6,16 +6,20 @@ released behaviour are those of the released code, read; "corrected" is the defa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from typing import Any
 
 from negface.foundation.errors import InputError, UnknownNameError
 
 from .guidance import T
-from .schedule import spaced_timesteps
+from .schedule import DEFAULT_STEPS, spaced_timesteps
 
 REFERENCE = "reference"
+EFFECTS = "compat_effects.json"
 NOT_MEASURED = "not measured yet"
 NO_CHANGE = "none: same images"
 SCHEDULERS = ("ddim", "ddpm")
@@ -30,8 +34,8 @@ class Quirk:
         number: its number in the documentation's table.
         acts_on: ``ddim``, ``ddpm``, ``negatives`` or ``decoding``.
         released, corrected: what the released code does, and what is done here by default.
-        effect: measured effect on FDR, or ``not measured yet``.
         setting: what it changes: ``(key, value)`` of a scheduler's options, or ``(strategy asked for, strategy used)``.
+        changes: False where the corrected behaviour is the same.
     """
 
     name: str
@@ -40,7 +44,15 @@ class Quirk:
     released: str
     corrected: str
     setting: tuple[str, Any]
-    effect: str = NOT_MEASURED
+    changes: bool = True
+
+    @property
+    def effect(self) -> str:
+        """Its effect on FDR as ``negface compat measure`` found it: the ratio to the corrected rule, paired, 95 %."""
+        if not self.changes:
+            return NO_CHANGE
+        found = measured_effects().get("effects", {}).get(self.name)
+        return NOT_MEASURED if found is None else told(found)
 
     def to_dict(self) -> dict[str, str]:
         """JSON-ready description."""
@@ -60,7 +72,7 @@ QUIRKS = (
     Quirk("ddpm-beta-variance", "Q5", "ddpm", "variance beta_t, the upper bound",
           "the posterior variance, which bears few steps", ("variance", "beta")),
     Quirk("unclipped-x0", "-", "ddim ddpm", "the predicted clean latent is never clamped", "the same",
-          ("clip_x0", None), NO_CHANGE),
+          ("clip_x0", None), False),
     Quirk("null-is-zero-input", "Q7", "negatives", "Null is zeros before the context projection, which was never "
           "trained", "the learned null; the zero input has its own name, null-zero", ("null-learned", "null-zero")),
     Quirk("random-is-previous", "Q8", "negatives", "Rand is the identity before (identity 0 takes the last of the "
@@ -69,8 +81,26 @@ QUIRKS = (
           "rank (m - 1) // 2 of the m others", ("mid", "mid-with-self")),
     Quirk("requantized-latents", "Q25", "decoding", "latents are snapped to the codebook before decoding",
           "the same: part of the model; `convert idiff-face --no-requantize` leaves it out", ("requantize", True),
-          NO_CHANGE),
+          False),
 )
+
+
+@lru_cache(maxsize=1)
+def measured_effects() -> dict[str, Any]:
+    """What ``negface compat measure`` wrote into the package; empty where it has not.
+
+    ``{"model", "judge", "date", "n_identities", ..., "effects": {quirk: {"setting", "fdr_ratio", ...}}}``.
+    """
+    place = files("negface.sampling") / EFFECTS
+    return json.loads(place.read_text()) if place.is_file() else {}
+
+
+def told(effect: dict[str, Any]) -> str:
+    """One measured effect in words: ``FDR x 0.97 [0.95, 0.99] (ddim, 50 steps, far)``."""
+    value, low, high = effect["fdr_ratio"]
+    if value == low == high == 1:
+        return f"none: same images ({effect['setting']})"
+    return f"FDR x {value:.3f} [{low:.3f}, {high:.3f}] ({effect['setting']})"
 
 
 @dataclass(frozen=True)
@@ -88,12 +118,12 @@ class Compat:
         """Names of the quirks chosen."""
         return tuple(quirk.name for quirk in self.quirks)
 
-    def scheduler(self, name: str | None, steps: int) -> tuple[str | dict[str, Any] | None, int]:
+    def scheduler(self, name: str | None, steps: int | None) -> tuple[str | dict[str, Any] | None, int | None]:
         """The description of a scheduler with the chosen quirks, and the number of steps it will run.
 
         Args:
             name: ``ddim`` or ``ddpm``; another one only if no chosen quirk is about these.
-            steps: network evaluations asked for.
+            steps: network evaluations asked for; ``None``: the default number.
 
         Returns:
             What the pipeline's ``scheduler`` and ``num_inference_steps`` take (the name itself where nothing changes).
@@ -104,6 +134,7 @@ class Compat:
         about = {scheduler for quirk in self.quirks for scheduler in quirk.acts_on.split() if scheduler in SCHEDULERS}
         if not about:
             return name, steps
+        steps = DEFAULT_STEPS if steps is None else steps
         if name not in about:
             raise InputError(f"the quirks chosen are of {' and '.join(sorted(about))}, not of {name or 'the default'}",
                              where="--compat", fix=f"use --scheduler {sorted(about)[0]}, or leave those quirks out")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
-from .guidance import Guidance
+from .guidance import POSITIVE, Guidance
 from .schedulers import Noise, Scheduler
 
 Predict = Callable[[Tensor, int, tuple[str, ...]], Mapping[str, Tensor]]
@@ -22,7 +22,7 @@ def trajectory(predict: Predict, scheduler: Scheduler, guidance: Guidance, laten
 
     Args:
         predict: ``predict(latents, t, branches)`` gives the predicted noise of each branch asked for, shaped like the
-            latents. It is called once a step; a branch of weight 0 is not asked for.
+            latents. It is called once a step; a branch of weight 0, or one that the rule reuses, is not asked for.
         scheduler: a frozen scheduler of ``negface.sampling.schedulers``.
         guidance: the rule that mixes the predictions.
         latents: x_T, ``[n, ...]``, standard normal.
@@ -35,13 +35,25 @@ def trajectory(predict: Predict, scheduler: Scheduler, guidance: Guidance, laten
     """
     solver = scheduler.start(steps)
     before: tuple[str, ...] | None = None
-    for index, t in enumerate(solver.timesteps):
+    directions: dict[str, Tensor] = {}
+    for index, (t, asked) in enumerate(zip(solver.timesteps, guidance.predicted(solver.timesteps), strict=True)):
         branches = guidance.branches(t)
         if before not in (None, branches):
             solver.restart()
         before = branches
-        latents = solver.step(index, guidance.mix(predict(latents, t, branches), t), latents, noise)
+        predictions = predict(latents, t, asked)
+        if guidance.reuse > 1:
+            predictions = _completed(predictions, branches, directions)
+        latents = solver.step(index, guidance.mix(predictions, t), latents, noise)
         yield t, latents
+
+
+def _completed(predictions: Mapping[str, Tensor], branches: tuple[str, ...],
+               directions: dict[str, Tensor]) -> Mapping[str, Tensor]:
+    """Predictions of all branches: remembers the directions of those made, and fills in the others from them."""
+    positive = predictions[POSITIVE]
+    directions.update({name: positive - other for name, other in predictions.items() if name != POSITIVE})
+    return {name: predictions[name] if name in predictions else positive - directions[name] for name in branches}
 
 
 def sample(predict: Predict, scheduler: Scheduler, guidance: Guidance, latents: Tensor, steps: int,

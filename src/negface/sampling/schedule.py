@@ -12,6 +12,8 @@ import numpy as np
 
 from negface.foundation.errors import InputError, UnknownNameError
 
+DEFAULT_STEPS = 20
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:

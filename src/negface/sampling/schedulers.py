@@ -138,7 +138,10 @@ class DDIM(_Described):
 
     def start(self, steps: int) -> Solver:
         """A run of ``steps`` steps."""
-        timesteps = self.timesteps(steps)
+        return self.over(self.timesteps(steps))
+
+    def over(self, timesteps: tuple[int, ...]) -> Solver:
+        """A run over given timesteps, falling."""
         return OneStepSolver(timesteps, partial(self._step, timesteps))
 
     def _step(self, timesteps: tuple[int, ...], index: int, predicted: Tensor, latents: Tensor,

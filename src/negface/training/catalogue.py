@@ -54,9 +54,47 @@ _loss(
     "diffusion",
 )
 _loss(
+    "landing",
+    "negface.training.distill_student:VelocityLoss",
+    "squared error of the velocity with which one step lands where the teacher's many do",
+    "progressive distillation, arXiv 2202.00512, sec. 3; guidance as an input: arXiv 2210.03142, sec. 3",
+    "distillation",
+)
+_loss(
+    "imitation",
+    "negface.training.distill_decoder:ImitationLoss",
+    "L1 + multi-scale gradients to the full decoder's pictures",
+    "after TAESD (github.com/madebyollin/taesd)",
+    "distillation",
+)
+_loss(
     "identity",
     "negface.training.identity:identity_loss",
     "distance of what a reader sees in the one-step reconstruction to the wanted context, weighed by the signal",
     "after ID3, arXiv 2409.17576",
     "diffusion",
 )
+
+
+def _head(name: str, target: str, summary: str, paper: str) -> None:
+    _loss(name, f"negface.training.{target}", summary, paper, "recognition", "head")
+
+
+_head("softmax", "heads:softmax", "cross entropy over inner products with class centres", "arXiv 1801.07698, eq. 1")
+_head("normface", "heads:normface", "cross entropy over scaled cosines, no margin", "NormFace, arXiv 1704.06369, sec. 3.3")
+_head("cosface", "heads:cosface", "a margin of the cosine to the own centre", "CosFace, arXiv 1801.09414, eq. 4")
+_head("arcface", "heads:arcface", "a margin of the angle to the own centre", "ArcFace, arXiv 1801.07698, eq. 3")
+_head("elastic-arc", "heads:elastic_arc", "a margin of the angle, drawn per picture",
+      "ElasticFace-Arc, arXiv 2109.09416, sec. III")
+_head("elastic-arc+", "heads:elastic_arc_plus", "drawn margins of the angle, the largest to the hardest pictures",
+      "ElasticFace-Arc+, arXiv 2109.09416, sec. III")
+_head("elastic-cos", "heads:elastic_cos", "a margin of the cosine, drawn per picture",
+      "ElasticFace-Cos, arXiv 2109.09416, sec. III")
+_head("elastic-cos+", "heads:elastic_cos_plus", "drawn margins of the cosine, the largest to the hardest pictures",
+      "ElasticFace-Cos+, arXiv 2109.09416, sec. III")
+_head("adaface", "heads:adaface", "margins by the quality that the norm of an embedding tells",
+      "AdaFace, arXiv 2204.00964, sec. 3.3")
+_head("triplet", "triplet:triplet", "triplets with semi-hard negatives of the batch, no class centres",
+      "FaceNet, arXiv 1503.03832, eq. 2, sec. 3.2")
+_loss("sampled-classifier", "negface.training.sampled:SampledHead", "any margin head over a sample of the identities",
+      "Partial FC, arXiv 2010.05222, sec. 3.3", "recognition")

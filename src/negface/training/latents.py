@@ -47,15 +47,12 @@ class Latents:
     hash: str
 
 
-def load_faces(
-    source: str | os.PathLike | datasets.FaceDataset, size: int, identities: Sequence[str] | None = None
-) -> Faces:
-    """Load the pictures of the named people (all, if ``None``), resized to ``size``.
+def chosen_rows(dataset: datasets.FaceDataset, identities: Sequence[str] | None = None) -> np.ndarray:
+    """Rows int64 of the pictures of the named people (all, if ``None``).
 
     Raises:
         InputError: a name that is not in the dataset, or nobody left.
     """
-    dataset = source if isinstance(source, datasets.FaceDataset) else datasets.open(source)
     rows = np.arange(len(dataset))
     if identities is not None:
         unknown = sorted(set(identities) - set(dataset.identities))
@@ -67,6 +64,15 @@ def load_faces(
         rows = rows[wanted[dataset.labels]]
     if len(rows) == 0:
         raise InputError("no pictures to train on", where=dataset.root)
+    return rows
+
+
+def load_faces(
+    source: str | os.PathLike | datasets.FaceDataset, size: int, identities: Sequence[str] | None = None
+) -> Faces:
+    """Load the pictures of the named people (all, if ``None``), resized to ``size``; raises as ``chosen_rows``."""
+    dataset = source if isinstance(source, datasets.FaceDataset) else datasets.open(source)
+    rows = chosen_rows(dataset, identities)
     images = np.empty((len(rows), size, size, 3), np.uint8)
     with Progress("loading faces", len(rows), unit="images") as bar:
         for place, row in enumerate(rows):

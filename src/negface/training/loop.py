@@ -68,6 +68,35 @@ def learning_rate(recipe: Optimisation, step: int) -> float:
     )
 
 
+class Course(Protocol):
+    """Learning rate of each step, and what happens between steps."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether to stop before the last step."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step ``step`` (from 0)."""
+
+    def after(self, done: int, losses: dict[str, float]) -> None:
+        """Called in every process after step number ``done`` (from 1), before the checkpoint of that step."""
+
+
+class WarmCosine:
+    """The course of the generators' trainings: ``learning_rate``, to the last step."""
+
+    finished = False
+
+    def __init__(self, recipe: Optimisation):
+        self.recipe = recipe
+
+    def rate(self, step: int) -> float:
+        return learning_rate(self.recipe, step)
+
+    def after(self, done: int, losses: dict[str, float]) -> None:
+        pass
+
+
 class KeyedOrder:
     """The row numbers of every global batch: a fresh permutation per epoch, keyed by (seed, epoch)."""
 
@@ -97,6 +126,8 @@ def run(
     *,
     identity: dict[str, Any],
     say: Callable[[str], None] = print,
+    course: Course | None = None,
+    order: KeyedOrder | None = None,
 ) -> dict[str, Any]:
     """Train ``task`` for ``recipe.steps`` optimiser steps, resuming from ``out`` if it holds a checkpoint.
 
@@ -107,6 +138,8 @@ def run(
         accelerator: process group, device, precision.
         identity: recipe and data description; a checkpoint of another identity is refused.
         say: where status lines go.
+        course: learning rates and when to stop; warm-up and cosine if ``None``.
+        order: which rows each step takes; a permutation an epoch if ``None``.
 
     Returns:
         ``{"steps", "seconds", "resumed_at", "loss", "model"}``.
@@ -124,24 +157,29 @@ def run(
     start, seconds_before = _resume(task, out, key)
     if start and main:
         say(f"{task.name}: resuming at step {start} of {recipe.steps}")
-    order = KeyedOrder(task.n_items, recipe.batch, recipe.seed)
+    order = order or KeyedOrder(task.n_items, recipe.batch, recipe.seed)
+    course = course or WarmCosine(recipe)
     log = _Log(out / "log.csv", start) if main else None
-    began, last = time.monotonic(), log.last if log else {}
+    began, last, done = time.monotonic(), log.last if log else {}, start
     with Progress(task.name, recipe.steps, unit="steps", done=start) as bar:
         if not main:
             bar.visible = False
         for step in range(start, recipe.steps):
+            if course.finished:
+                break
             rows = order.rows(step)
             mine = rows[accelerator.process_index :: accelerator.num_processes]
-            losses = task.step(step, mine, learning_rate(recipe, step))
+            rate = course.rate(step)
+            losses = task.step(step, mine, rate)
             _guard(losses, step, mine, out, task.name)
             done = step + 1
+            course.after(done, losses)
             if done % recipe.log_every == 0 or done == recipe.steps:
                 last = losses = _over_processes(losses, accelerator)
                 if log:
                     elapsed = round(seconds_before + time.monotonic() - began, 2)
                     log.row(
-                        {"step": done, "seconds": elapsed, "learning_rate": learning_rate(recipe, step), **losses}
+                        {"step": done, "seconds": elapsed, "learning_rate": rate, **losses}
                     )
             if done % recipe.checkpoint_every == 0 and done < recipe.steps:
                 if main:
@@ -157,12 +195,12 @@ def run(
             bar.advance(note=f"loss {losses['loss']:.4f}")
     seconds = seconds_before + time.monotonic() - began
     if main:
-        _checkpoint(task, out, key, recipe.steps, seconds)
+        _checkpoint(task, out, key, done, seconds)
         task.save(out / "model")
-        task.sample_sheet(out / "samples" / "final.png", recipe.steps)
+        task.sample_sheet(out / "samples" / "final.png", done)
     accelerator.wait_for_everyone()
     return {
-        "steps": recipe.steps,
+        "steps": done,
         "seconds": round(seconds, 1),
         "resumed_at": start,
         "loss": last.get("loss"),

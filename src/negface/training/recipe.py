@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from negface.foundation.errors import FormatError, InputError, UnknownNameError
 from negface.foundation.files import existing_file
@@ -140,6 +140,125 @@ class DiffusionRecipe(Section):
     context_noise: float = Field(0.0, ge=0.0, lt=1.0)
     flips: bool = True
     identity: IdentityLoss | None = None
+
+
+class RecognitionModel(Section):
+    """A recognition backbone: a ``model`` registry entry, its arguments; ``dim`` and ``image_size`` are among them."""
+
+    architecture: str = "mobilefacenet"
+    dim: PositiveInt = 128
+    image_size: PositiveInt = 112
+    options: dict[str, Any] = {}
+
+
+class RecognitionHead(Section):
+    """The loss over identities, by its registered name, and its arguments.
+
+    ``sample_rate``: share of the identities that a step scores and moves (Partial FC, arXiv 2010.05222); 1 = all.
+    """
+
+    name: str = "cosface"
+    options: dict[str, Any] = {}
+    sample_rate: float = Field(1.0, gt=0.0, le=1.0)
+
+
+class RecognitionOptimisation(Optimisation):
+    """``steps`` or ``epochs``. ``learning_rate`` is for ``reference_batch`` pictures (None: for ``batch``) and grows
+    in proportion. ``clip`` holds for backbone and head each. ``schedule``: ``cosine``; ``drops`` multiplies by
+    ``drop_factor`` at each epoch in ``drops``; ``plateau`` does so after ``patience`` validations without gain.
+    ``ema``: what is validated and saved is the average of weights."""
+
+    steps: PositiveInt | None = None  # type: ignore[assignment]
+    epochs: PositiveInt | None = None
+    reference_batch: PositiveInt | None = None
+    schedule: Literal["cosine", "drops", "plateau"] = "cosine"
+    drops: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
+    drop_factor: float = Field(0.1, gt=0.0, lt=1.0)
+    patience: int = Field(4, ge=0)
+    ema: EMA | None = None  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _one_length(self) -> RecognitionOptimisation:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        if bool(self.drops) != (self.schedule == "drops"):
+            raise ValueError("drops belong to schedule = \"drops\", which needs them")
+        return self
+
+
+class RecognitionAugmentation(Section):
+    """``randaugment``: ``operations`` of thirteen a picture, bins 1 to ``largest`` of 31; ``adaface``: crop, low
+    resolution and light, each with probability 0.2."""
+
+    policy: Literal["none", "randaugment", "adaface"] = "none"
+    operations: PositiveInt = 4
+    largest: int = Field(16, ge=1, le=30)
+
+
+class RecognitionData(Section):
+    """``memory``: GiB of decoded pictures to keep; a larger set is decoded anew each epoch by ``threads`` threads.
+    ``broken_share``: share of unreadable pictures that is passed over. ``per_identity``: pictures of each person in a
+    batch (triplets need 2 or more); none: pictures in random order."""
+
+    memory: float = Field(4.0, ge=0.0)
+    threads: PositiveInt = 2
+    broken_share: float = Field(0.01, ge=0.0, lt=1.0)
+    per_identity: PositiveInt | None = None
+
+
+class RecognitionValidation(Section):
+    """Accuracy on verification pairs every ``every`` epochs: which weights are kept, when the plateau schedule drops,
+    when to stop (after ``stop_after`` validations without gain).
+
+    ``selection``: ``development`` refuses test benchmarks, ``released`` takes their mean as the published code does.
+    """
+
+    selection: Literal["development", "released"] = "development"
+    every: float = Field(1.0, gt=0.0)
+    stop_after: PositiveInt | None = None
+
+
+class RecognitionRecipe(Section):
+    """``negface train recognition``: a backbone and a head on labelled faces."""
+
+    model: RecognitionModel = RecognitionModel()
+    head: RecognitionHead = RecognitionHead()
+    train: RecognitionOptimisation
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    flips: bool = True
+    augmentation: RecognitionAugmentation = RecognitionAugmentation()
+    data: RecognitionData = RecognitionData()
+    validation: RecognitionValidation = RecognitionValidation()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RecognitionRecipe:
+        shared, batch = self.data.per_identity, self.train.batch
+        if self.head.name == "triplet" and (shared or 0) < 2:
+            raise ValueError("triplets need data.per_identity of 2 or more")
+        if shared and batch % shared:
+            raise ValueError(f"data.per_identity {shared} does not divide train.batch {batch}")
+        if self.head.sample_rate < 1 and self.optimizer != "sgd":
+            raise ValueError("a sampled classifier is moved by SGD: set optimizer = \"sgd\"")
+        if self.head.sample_rate < 1 and self.head.name == "triplet":
+            raise ValueError("triplets have no classes to sample: leave head.sample_rate at 1")
+        return self
+
+
+class AnalyserModel(Section):
+    """Shape of an ``Analyser``."""
+
+    image_size: PositiveInt = 64
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 64, 128)
+
+
+class AnalyserRecipe(Section):
+    """``negface train analyser``: pose, light, expression, age, skin tone, landmarks and parsing from renders."""
+
+    model: AnalyserModel = AnalyserModel()
+    train: Optimisation
+    points_weight: float = Field(8.0, ge=0.0)
+    parsing_weight: float = Field(0.3, ge=0.0)
 
 
 def parse_recipe(model: type[R], table: dict[str, Any], where: object) -> R:

@@ -1,0 +1,116 @@
+"""Scoring at scale: moments in closed form and thresholds from one pass over all pairs, float32 and int8.
+
+    python benchmarks/scoring.py                                    # 50,000 x 512 on every processor
+    python benchmarks/scoring.py --identities 25000 --skip-pass     # moments of 500,000 x 512
+    python benchmarks/scoring.py --identities 5000 --pyeer --json result.json
+
+Seconds are of the wall and of the processor; the share of the peak is that of the *processor's* seconds in the
+machine's best square product (float32 for float32 and, with an int8 product of the same operations, for int8).
+``for 500,000`` multiplies the pass by the ratio of pairs: an estimate, labelled so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import best_seconds, machine, peak_rate
+from separability import embeddings, pyeer_seconds
+
+from negface.evaluation.at_scale import measure_at_scale
+from negface.evaluation.inputs import Gallery, gallery
+from negface.evaluation.moments import pair_moments
+
+_TARGET = 500_000
+
+
+def int8_peak(size: int = 1024) -> float:
+    """Operations a second of the best square int8 product."""
+    matrix = torch.randint(-127, 128, (size, size), dtype=torch.int8)
+    return 2 * size**3 / best_seconds(lambda: torch._int_mm(matrix, matrix.T), repeats=5)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What a call returns, its seconds and its processor seconds."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    value = work()
+    return value, time.perf_counter() - start, time.process_time() - start_cpu
+
+
+def moments_row(people: Gallery, without_each: bool, threads: int, peak: float) -> dict[str, Any]:
+    """Moments of all pairs, with or without the sums that leave one person out."""
+    _, seconds, cpu = timed(lambda: pair_moments(people, without_each=without_each, threads=threads))
+    n, d = people.embeddings.shape
+    flop = 2 * n * d * d * (2 if without_each else 1)
+    return {"what": "moments, jackknife" if without_each else "moments", "images": n, "seconds": seconds,
+            "cpu_seconds": cpu, "share_of_peak": flop / cpu / peak}
+
+
+def pass_row(people: Gallery, precision: str, intervals: bool, threads: int, peak: float,
+             device: str) -> dict[str, Any]:
+    """Moments and the pass over all pairs."""
+    found, seconds, cpu = timed(lambda: measure_at_scale(people, threads=threads, int8=precision == "int8",
+                                                         intervals=intervals, device=device))
+    n, d = people.embeddings.shape
+    pairs = people.n_genuine + people.n_impostor
+    scale = (_TARGET / n) ** 2
+    row = {"what": f"thresholds, {precision}" + (", intervals" if intervals else ""), "images": n, "pairs": pairs,
+           "seconds": seconds, "cpu_seconds": cpu, "ns_a_pair": cpu / pairs * 1e9,
+           "share_of_peak": 2 * d * pairs / cpu / peak, "cpu_minutes_for_500000_estimated": cpu * scale / 60,
+           "eer": found.values["eer"], "fmr100": found.values["fmr100"], "fmr1000": found.values["fmr1000"]}
+    return row | {f"int8_{key}": value for key, value in (found.score_error or {}).items()}
+
+
+def pyeer_row(people: Gallery) -> dict[str, Any]:
+    """Ours against pyeer on the first thousand images; pyeer is given the scores."""
+    images, labels = people.embeddings[:1000], people.codes[:1000]
+    part = gallery(images, labels)
+    _, _, ours = timed(lambda: measure_at_scale(part, intervals=False))
+    first, second = np.triu_indices(len(images), 1)
+    scores, same = (images @ images.T)[first, second], labels[first] == labels[second]
+    theirs = pyeer_seconds(scores[same], scores[~same])
+    return {"what": "against pyeer", "images": len(images), "pairs": len(scores), "cpu_seconds": ours,
+            "pyeer_given_scores_s": theirs, "ratio": theirs / ours}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--identities", type=int, default=2500)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", help="of the pass")
+    parser.add_argument("--skip-pass", action="store_true", help="only the moments")
+    parser.add_argument("--pyeer", action="store_true", help="also time pyeer, on 1,000 images")
+    parser.add_argument("--json", help="write the figures to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    peaks = {"float32": peak_rate(), "int8": int8_peak()}
+    images, labels = embeddings(options.identities, options.images, options.dim)
+    people, seconds, cpu = timed(lambda: gallery(images, labels))
+    rows = [{"what": "unit length, order", "images": len(labels), "seconds": seconds, "cpu_seconds": cpu}]
+    rows += [moments_row(people, without, options.threads, peaks["float32"]) for without in (False, True)]
+    if not options.skip_pass:
+        rows += [pass_row(people, precision, intervals, options.threads, peaks[precision], options.device)
+                 for precision in peaks for intervals in (False, True)]
+    if options.pyeer:
+        rows.append(pyeer_row(people))
+    print(f"{machine(options.device)}; a thread: {peaks['float32'] / 1e9:.0f} GFLOP/s fp32, "
+          f"{peaks['int8'] / 1e9:.0f} GOP/s int8; {options.threads} threads")
+    for row in rows:
+        print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                        for key, value in row.items()))
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    if options.json:
+        with open(options.json, "w") as handle:
+            json.dump({"machine": machine(options.device), "peaks": peaks, "rows": rows}, handle, indent=2)
+
+
+if __name__ == "__main__":
+    main()

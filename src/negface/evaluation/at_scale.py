@@ -1,0 +1,206 @@
+"""Separability of sets whose pairs no longer fit anywhere: moments in closed form, thresholds from one blocked pass.
+
+Same definitions and, to 1e-6, the same values as the pass with a bootstrap; intervals come from the jackknife over
+identities. Memory does not grow with the pairs; docs/scoring.md tells how and how fast.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import jackknife, lookout
+from . import operating_points as points
+from .inputs import Gallery
+from .int8_scores import Int8Gallery, to_int8
+from .moments import Moments, pair_moments
+from .scoring import HISTOGRAM_BINS, LATTICE, sample_impostors
+from .tails import FINE, MapBlocks, TailPlan, Tails, TailWork, count_tails, over_threads
+
+_SAMPLE = 1 << 22
+# Keeps what a unit of work hands back small; a wider guess is cut, and a second pass looks where it has to.
+_WIDEST_SPAN = 512
+# Of all pairs, the share that int8 may ask to have scored again around one operating point, and how many always may.
+_RESCORED_SHARE, _RESCORED_PAIRS = 0.004, 1 << 24
+_MARK_ALL_IMAGES = 1 << 16
+_MARK_STRIDE = 8
+_CURVE_POINTS = 256
+
+
+@dataclass(frozen=True)
+class AtScale:
+    """What a blocked pass finds; fields as in ``Separability``. ``score_error``: with int8, by how much scores and
+    rates may be off (``None`` with float32). ``closest``: (cosine, image, image), the caller's indices."""
+
+    values: dict[str, float]
+    thresholds: dict[str, float]
+    intervals: dict[str, tuple[float | None, float | None]]
+    histogram: np.ndarray
+    det: dict[str, list]
+    closest: list[tuple[float, int, int]]
+    moments: Moments
+    score_error: dict[str, float] | None
+
+
+def measure_at_scale(people: Gallery, *, intervals: bool = True, seed: int = 0, threads: int = 1, int8: bool = False,
+                     device: str = "cpu", block: int = 4096, map_blocks: MapBlocks | None = None) -> AtScale:
+    """All pairs of ``people``, moments and operating points; constant memory besides the embeddings.
+
+    ``map_blocks`` spreads the pass over whatever it likes (default: ``threads`` of this process); ``block``: images in
+    a unit of work. Neither changes a number.
+    """
+    moments = pair_moments(people, without_each=intervals, threads=threads)
+    genuine = np.sort(moments.genuine)
+    quantised = to_int8(people, seed=seed, device=device) if int8 else None
+    slack = _slack_cells(quantised)
+    if quantised is not None:
+        quantised = replace(quantised, slack=slack / LATTICE)
+    work = TailWork(people, _plan(people, genuine, seed, slack, intervals), quantised, device, None, block)
+    spread = map_blocks or over_threads(threads)
+    tails = count_tails(work, spread)
+    counts = _counts(tails, work.plan, genuine, slack)
+    exact = replace(work, plan=replace(work.plan, marks=(), n_closest=0))
+    while missing := _missing(counts, exact.plan, slack):
+        # The sample looked in the wrong place; now the cells are known, within the slack of int8.
+        exact = replace(exact, plan=replace(exact.plan, **_spans_over(missing, counts, slack)))
+        counts = _counts(count_tails(exact, spread), exact.plan, genuine, slack)
+    values, thresholds = _estimates(counts, moments)
+    found = _intervals(people, values, counts, tails, work.plan, moments) if intervals else {}
+    closest = sorted(tails.closest.values(), key=lambda item: (-item[0], item[1], item[2]))[: work.plan.n_closest]
+    return AtScale(values, thresholds, found, _histogram(counts), _det(counts),
+                   [(score, int(people.order[i]), int(people.order[j])) for score, i, j in closest], moments,
+                   _score_error(quantised, tails, exact.plan, counts) if quantised is not None else None)
+
+
+def _slack_cells(quantised: Int8Gallery | None) -> int:
+    return math.ceil(quantised.slack * LATTICE) if quantised is not None else 0
+
+
+def _plan(people: Gallery, genuine: np.ndarray, seed: int, slack: int, intervals: bool) -> TailPlan:
+    sample, first, second = sample_impostors(people, min(_SAMPLE, max(people.n_impostor // 16, 1 << 15)), seed)
+    if not len(sample):
+        sample, first, second = np.zeros(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    ascending = np.sort(sample)
+    guess = points.Counts(np.zeros(0), np.array([len(sample)]), ascending, genuine)
+    marks = [points.equal_error(guess)[1], *(points.miss_at_fmr(guess, divisor)[1]
+                                             for divisor in points.FMR_BOUNDS.values())]
+    spans = []
+    for low, high in lookout.spans(ascending, genuine):
+        start = max(math.floor(low * LATTICE), -LATTICE)
+        spans.append((start, min(max(math.floor(high * LATTICE), start) + 1, start + _WIDEST_SPAN)))
+    cells = np.bincount(np.clip(np.floor(ascending * LATTICE).astype(int), -LATTICE - 1, LATTICE) + LATTICE + 1,
+                        minlength=2 * LATTICE + 2)
+    stride = 1 if len(people.codes) <= _MARK_ALL_IMAGES else _MARK_STRIDE
+    return TailPlan(**_apart(spans, cells * (people.n_impostor / len(sample)), slack), mark_stride=stride,
+                    floor=lookout.floor(people, sample, first, second),
+                    marks=tuple(float(np.clip(mark, -1, 1)) for mark in marks) if intervals else ())
+
+
+def _apart(spans: list[tuple[int, int]], bins: np.ndarray, slack: int) -> dict[str, tuple]:
+    """Spans joined where what int8 asks to be scored again for them would overlap, and how much of each to score."""
+    joined: list[tuple[int, int]] = []
+    for first, end in sorted(spans):
+        if joined and first <= joined[-1][1] + 2 * slack:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((first, end))
+    every = [1] * len(joined)
+    if slack:
+        at = [slice(max(first - slack + LATTICE + 1, 0), end + slack + LATTICE + 1) for first, end in joined]
+        most = max(_RESCORED_PAIRS, _RESCORED_SHARE * float(bins.sum()))
+        every = [max(1, math.ceil(float(bins[part].sum()) / most)) for part in at]
+    return {"spans": tuple(joined), "every": tuple(every)}
+
+
+def _counts(tails: Tails, plan: TailPlan, genuine: np.ndarray, slack: int) -> points.Counts:
+    """Counts with scores kept inside the spans; where int8 placed pairs, what float32 said of them instead."""
+    bins, kept, copies = tails.bins, [], []
+    for (first, end), fine, placed in zip(plan.spans, tails.fine, tails.placed, strict=True):
+        fine = _rounded_share(fine, int(placed))
+        start, stop = first + LATTICE + 1, end + LATTICE + 1
+        low, high = max(start - slack, 0), min(stop + slack, len(bins))
+        bins[low:start] = _rounded_share(bins[low:start], int(fine[0]))
+        bins[stop:high] = _rounded_share(bins[stop:high], int(fine[-1]))
+        bins[start:stop] = fine[1:-1].reshape(end - first, -1).sum(axis=1)
+        at = np.flatnonzero(fine[1:-1])
+        kept.append((first / LATTICE + at / FINE).astype(np.float32))
+        copies.append(fine[1:-1][at])
+    edges = np.arange(-LATTICE, LATTICE + 1) / LATTICE
+    return points.Counts(edges, bins, np.concatenate(kept), genuine, np.concatenate(copies))
+
+
+def _rounded_share(counts: np.ndarray, total: int) -> np.ndarray:
+    """Counts brought to another total in proportion, in integers."""
+    before = int(counts.sum())
+    if before == total or not len(counts):
+        return counts
+    if before == 0:
+        return np.append(np.zeros(len(counts) - 1, np.int64), total)
+    return np.diff(np.rint(counts.cumsum() * (total / before)).astype(np.int64), prepend=0)
+
+
+def _missing(counts: points.Counts, plan: TailPlan, slack: int) -> list[int]:
+    """Cells that hold an operating point and were not looked into."""
+    cells = [bin_ - 1 - LATTICE for bin_ in sorted(points.needed_bins(counts))]
+    return [cell for cell in cells
+            if not any(first <= cell < end for first, end in plan.spans)
+            and counts.bins[max(cell + LATTICE + 1 - slack, 0) : cell + LATTICE + 2 + slack].any()]
+
+
+def _spans_over(missing: list[int], counts: points.Counts, slack: int) -> dict[str, tuple]:
+    cells = {*missing, *(bin_ - 1 - LATTICE for bin_ in points.needed_bins(counts))}
+    return _apart([(cell - slack, cell + slack + 1) for cell in cells], counts.bins, slack)
+
+
+def _estimates(counts: points.Counts, moments: Moments) -> tuple[dict[str, float], dict[str, float]]:
+    values = {name: float(value) for name, value in moments.whole.measures().items()}
+    thresholds: dict[str, float] = {}
+    values["eer"], thresholds["eer"] = points.equal_error(counts)
+    for name, divisor in points.FMR_BOUNDS.items():
+        values[name], thresholds[name] = points.miss_at_fmr(counts, divisor)
+    return {name: float(value) for name, value in values.items()}, thresholds
+
+
+def _intervals(people: Gallery, values: dict[str, float], counts: points.Counts, tails: Tails, plan: TailPlan,
+               moments: Moments) -> dict[str, tuple[float | None, float | None]]:
+    without = moments.without.measures()
+    rates = jackknife.rates_without(tails.marked, people.sizes, moments.genuine, moments.codes, plan.marks)
+    without["eer"] = jackknife.eer_without(values["eer"], counts, rates[0])
+    for name, rate in zip(points.FMR_BOUNDS, rates[1:], strict=True):
+        without[name] = jackknife.miss_without(values[name], counts, rate)
+    return {name: jackknife.interval(name, value, without[name]) for name, value in values.items()}
+
+
+def _histogram(counts: points.Counts) -> np.ndarray:
+    inner = counts.bins[1:-1].reshape(HISTOGRAM_BINS, -1).sum(axis=1)
+    # A cosine of exactly 1, or a rounding beyond either end, belongs to the bin at that end.
+    inner[0] += counts.bins[0]
+    inner[-1] += counts.bins[-1]
+    return inner
+
+
+def _det(counts: points.Counts) -> dict[str, list]:
+    """FMR and FNMR at thresholds spread evenly in the logit of FMR, and at both ends."""
+    rate = counts.at_least() / counts.n_impostor
+    levels = 1 / (1 + np.exp(-np.linspace(4, math.log(2 / counts.n_impostor), _CURVE_POINTS)))
+    at = np.unique(np.clip(np.concatenate([[0, len(rate) - 1], np.searchsorted(-rate, -levels)]), 0, len(rate) - 1))
+    thresholds = counts.thresholds[at]
+    missed = np.searchsorted(counts.genuine, thresholds, side="left")
+    return {"threshold": thresholds.tolist(), "fmr": rate[at].tolist(),
+            "fnmr": (missed / len(counts.genuine)).tolist()}
+
+
+def _score_error(quantised: Int8Gallery, tails: Tails, plan: TailPlan, counts: points.Counts) -> dict[str, float]:
+    """How far int8 was off, and what that and scoring only some of the pairs again can do to a rate.
+
+    A pair beyond the slack of six standard deviations is placed wrongly with a chance of at most 2 exp(-18); the share
+    of placed pairs that lies above a threshold is known to four standard errors of its sample.
+    """
+    number, squares, largest = tails.errors
+    sampled = [4 * (placed / counts.n_impostor) * 0.5 / math.sqrt(max(placed / every, 1))
+               for placed, every in zip(tails.placed.tolist(), plan.every, strict=True) if every > 1]
+    return {"score_bound": quantised.bound, "slack": quantised.slack, "deviation": quantised.deviation,
+            "rescored_pairs": int(number), "rescored_deviation": math.sqrt(squares / number) if number else 0.0,
+            "rescored_largest": float(largest), "rate_bound": 2 * math.exp(-18) + max(sampled, default=0.0)}

@@ -1,0 +1,227 @@
+"""``experiment``: carry out a declared grid, cell by cell, on any number of processes; one table and one page.
+
+A process takes a cell by claim and does all its stages; what was finished stays, and the same call goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from negface.contexts.bank import REAL_PEOPLE_NOTE
+from negface.foundation.errors import IncompleteError, InputError, NegFaceError
+from negface.foundation.files import ensure_folder, write_json, write_text
+from negface.generation.claims import claim
+from negface.generation.plan import versions
+from negface.report import render
+
+from . import outcome
+from .grid import ExperimentRecipe, Setting, check_experiment
+from .materials import Banks, Given, prepare
+from .runner import say_aloud
+from .stages import Bench, carry_out, finished
+from .steps import Journal
+from .tables import REPORT, RESULTS_CSV, RESULTS_JSON, SUMMARY, csv_text
+
+PAGE_EVERY = 60.0
+
+
+@dataclass(frozen=True)
+class ExperimentSetup:
+    """What an experiment is given besides its recipe.
+
+    Args:
+        out: folder; one begun is resumed. given: models, faces, benchmarks. students: train them (where the recipe
+            does). workers: processes. command: as typed, for the record.
+    """
+
+    out: Path
+    given: Given = field(default_factory=Given)
+    students: bool = True
+    workers: int = 1
+    command: str = ""
+    say: Callable[[str], None] = field(default=say_aloud, compare=False)
+
+
+def experiment(recipe: ExperimentRecipe, setup: ExperimentSetup) -> dict[str, Any]:
+    """Carry out an experiment.
+
+    Returns the summary, which also stands in ``summary.json``: ``verdict``, ``table``, ``warnings``, ``n_cells``,
+    ``steps_made``, ``steps_kept``, ``seconds``, paths of ``report`` and ``results``.
+
+    Errors: what ``prepare`` refuses; ``IncompleteError`` where cells failed, after all others were done and written.
+    """
+    started = time.monotonic()
+    if setup.workers < 1:
+        raise InputError(f"must be at least 1, not {setup.workers}", where="workers")
+    recipe = check_experiment(recipe)
+    bench = open_bench(recipe, setup.out, setup.given, students=setup.students, say=setup.say)
+    writer = _Writer(bench, setup)
+    with _helpers(recipe, setup), _threads(recipe, setup.workers):
+        work(bench, writer.places, after_cell=writer.after_cell)
+        failed = work(bench, writer.places, after_cell=writer.after_cell, wait=True)
+    summary = writer.finish(time.monotonic() - started, failed)
+    if failed:
+        raise IncompleteError(f"{len(failed)} of {len(writer.places)} cells failed: {failed[0]}", where=setup.out,
+                              fix="all others are in the table; run the same command again")
+    return summary
+
+
+def open_bench(recipe: ExperimentRecipe, out: Path, given: Given, *, students: bool = True,
+               say: Callable[[str], None] = say_aloud) -> Bench:
+    """Materials and banks of an experiment's folder."""
+    journal = Journal(ensure_folder(out), say)
+    # Without students nothing is examined, so no benchmark is asked for.
+    part = recipe if students else recipe.model_copy(update={"student": None, "references": ()})
+    materials = prepare(part, given, journal)
+    return Bench(part, materials, Banks(part, materials, journal), journal, students)
+
+
+def places_of(bench: Bench) -> dict[Setting, str]:
+    """Every cell's folder; makes the banks, so a cell that cannot be is refused before any is begun."""
+    return {setting: bench.place(setting) for setting in bench.recipe.settings()}
+
+
+def work(bench: Bench, places: dict[Setting, str], *, after_cell: Callable[[Setting], None] | None = None,
+         wait: bool = False) -> list[str]:
+    """Take and finish cells that nobody else holds; with ``wait`` also those, once they are let go. Returns what
+    failed, a line for each cell; wrong inputs are raised."""
+    failed = []
+    for setting, place in places.items():
+        if finished(setting, bench, place):
+            continue
+        ensure_folder(bench.journal.root / place)
+        with claim(bench.journal.root / f"{place}.lock", wait=wait) as mine:
+            if not mine or finished(setting, bench, place):
+                continue
+            try:
+                carry_out(setting, bench)
+            except InputError:
+                raise
+            except NegFaceError as error:
+                failed.append(f"{place}: {error}")
+                continue
+        if after_cell is not None:
+            after_cell(setting)
+    return failed
+
+
+@contextlib.contextmanager
+def _threads(recipe: ExperimentRecipe, workers: int) -> Iterator[None]:
+    """Processes side by side keep to their own cores."""
+    from negface.generation.workers import torch_threads
+
+    if workers == 1:
+        yield
+        return
+    with torch_threads(recipe.sampling.threads):
+        yield
+
+
+@contextlib.contextmanager
+def _helpers(recipe: ExperimentRecipe, setup: ExperimentSetup) -> Iterator[None]:
+    """The other processes; they take cells until none is free, and end with this one."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_helper, daemon=True, name=f"negface-experiment-{number}", args=(
+        recipe.model_dump(mode="json"), setup.out, setup.given, setup.students)) for number in range(1, setup.workers)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _helper(recipe: dict[str, Any], out: Path, given: Given, students: bool) -> None:
+    parsed = ExperimentRecipe.model_validate(recipe)
+    with contextlib.suppress(NegFaceError), _threads(parsed, 2):  # the first process meets the same error, and says it
+        bench = open_bench(parsed, out, given, students=students, say=lambda _: None)
+        work(bench, places_of(bench))
+
+
+class _Writer:
+    """Table, page and summary, from the records of all cells, whoever made them."""
+
+    def __init__(self, bench: Bench, setup: ExperimentSetup):
+        self.bench, self.setup, self.places = bench, setup, places_of(bench)
+        self.page_written = time.monotonic()
+
+    def after_cell(self, setting: Setting) -> None:
+        """Tables after every cell, the page now and then."""
+        self.bench.journal.say(f"{self.places[setting]} done")
+        data = self.tables()
+        if data and time.monotonic() - self.page_written > PAGE_EVERY:
+            self._page(data)
+
+    def tables(self) -> dict[str, Any] | None:
+        """Write ``results.csv`` and ``results.json``; the report's data, or None before the first cell."""
+        done = outcome.collect(list(self.places), self.places, self.bench)
+        if not done:
+            return None
+        table = [outcome.row(item) for item in done]
+        warnings = self._warnings(done)
+        scheduler = self.bench.recipe.sampling.scheduler
+        data = {"title": self.bench.recipe.title, "command": self.setup.command, "versions": versions(),
+                "created": time.strftime("%Y-%m-%d %H:%M"), "warnings": warnings, "provenance": self._provenance(),
+                "lead": outcome.lead(done, self.bench),
+                "cells": [outcome.page_cell(item, scheduler) for item in done]}
+        write_text(self.setup.out / RESULTS_CSV, csv_text(table, self._remarks(warnings), outcome.columns(table)))
+        write_json(self.setup.out / RESULTS_JSON, data, indent=None)
+        self.table = table
+        return data
+
+    def _page(self, data: dict[str, Any]) -> dict[str, Any]:
+        self.page_written = time.monotonic()
+        return render(data, self.setup.out / REPORT, folder=self.setup.out)
+
+    def finish(self, seconds: float, failed: list[str]) -> dict[str, Any]:
+        """Write everything and ``summary.json``; returns the summary."""
+        data = self.tables()
+        if data is None:
+            raise IncompleteError(f"no cell could be made: {failed[0] if failed else 'none was free'}",
+                                  where=self.setup.out)
+        page, journal = self._page(data), self.bench.journal
+        summary = {"verdict": page["verdict"], "warnings": data["warnings"], "n_cells": len(self.table),
+                   "n_wanted": len(self.places), "failed": failed, "steps_made": len(journal.made),
+                   "steps_kept": len(journal.kept), "seconds": round(seconds, 1), "report": REPORT,
+                   "results": RESULTS_CSV, "lead": data["lead"], "table": self.table}
+        write_json(self.setup.out / SUMMARY, summary)
+        return {**summary, "report": str(self.setup.out / REPORT), "results": str(self.setup.out / RESULTS_CSV)}
+
+    def _warnings(self, done: list[outcome.Done]) -> list[str]:
+        missing = len(self.places) - len(done)
+        kinds = dict.fromkeys(item.setting.source for item in done if item.measures.get("describes_real_people"))
+        return [*self.bench.materials.warnings,
+                *([f"{missing} of {len(self.places)} cells are not measured yet"] if missing else []),
+                *(f"{kind} contexts: {REAL_PEOPLE_NOTE.split(': ')[0]}; they, or the negatives, describe real people"
+                  for kind in kinds)]
+
+    def _provenance(self) -> dict[str, Any]:
+        materials, recipe = self.bench.materials, self.bench.recipe
+        return {"model": materials.facts, "conditioner": materials.eyes.conditioner_declaration.identity,
+                "judge": materials.eyes.judge_declaration.identity,
+                "people": {"known": len(materials.split.train), "new": len(materials.split.test),
+                           "split": materials.split.hash},
+                "benchmarks": [item.name for item in materials.benchmarks],
+                "sampling": recipe.sampling.model_dump(mode="json"),
+                "measuring": recipe.measuring.model_dump(mode="json"),
+                "student": recipe.student.model_dump(mode="json") if recipe.student else None}
+
+    def _remarks(self, warnings: list[str]) -> list[str]:
+        materials, recipe = self.bench.materials, self.bench.recipe
+        sampling = recipe.sampling
+        return [self.setup.command or "negface.experiments.experiment", recipe.title,
+                ", ".join(f"{name} {version}" for name, version in versions().items()),
+                f"model {materials.facts['hash'][:12]}; conditioner {materials.eyes.conditioner_declaration.name}, "
+                f"judge {materials.eyes.judge_declaration.name}; benchmarks "
+                f"{', '.join(item.name for item in materials.benchmarks) or 'none'}",
+                f"first {sampling.identities} of a bank of {sampling.bank} x {sampling.images} images, "
+                f"{sampling.steps} steps, {sampling.dtype}; intervals 95 %, bootstrap over people (sets) and folds "
+                f"(students) x {recipe.measuring.bootstrap}", *(f"note: {warning}" for warning in warnings)]

@@ -1,0 +1,193 @@
+"""The engine ``ray``: units as tasks of a Ray cluster, whether started for this run or by the user, of any nodes.
+
+Pictures come back through Ray's object store and are published here, so nodes need not share the output folder; they
+need the same versions of this package and its libraries, and the model and filter files under the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from negface.foundation.errors import InputError, MismatchError, NegFaceError
+
+from .claims import claim
+from .inputs import Inputs
+from .plan import Plan, Unit, model_hash, processor, versions
+from .publish import Folder
+from .units import Harvest
+from .workers import (
+    BUSY,
+    FAILED,
+    FATAL,
+    LOST,
+    PROGRESS,
+    PUBLISHED,
+    Event,
+    Maker,
+    Report,
+    Tools,
+    explain,
+    publish_harvest,
+)
+
+DEFAULT_PORT = 6379
+_WRITERS, _LOCAL_STORE = 4, 256 << 20
+
+
+def import_ray() -> Any:
+    """The package; ``InputError`` that says how to get it where it is missing."""
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("the engine 'ray' needs the package ray, which is not installed",
+                         fix="pip install 'negface[ray]', or use --engine local with --workers") from error
+    return ray
+
+
+def full_address(address: str) -> str:
+    """``auto`` as it is; a host gets Ray's usual port."""
+    return address if address == "auto" or ":" in address else f"{address}:{DEFAULT_PORT}"
+
+
+class RayPool:
+    """Tasks of a Ray cluster.
+
+    Args:
+        address: ``auto`` or ``HOST[:PORT]`` of a running cluster; ``None`` starts one on this machine.
+        workers: units at a time; ``None``: as many as the cluster has room for, counted anew as nodes come and go.
+    """
+
+    def __init__(self, folder: Folder, inputs: Inputs, tools: Tools, *, address: str | None, workers: int | None):
+        self._ray, self._folder, self._inputs, self._workers = import_ray(), folder, inputs, workers
+        plan = folder.plan
+        self._mine = not self._ray.is_initialized()
+        if self._mine:
+            self._connect(address, plan, workers)
+        self._job = self._ray.put((plan.to_dict(), inputs, tools))
+        self._make = self._ray.remote(make_remotely).options(
+            num_cpus=plan.threads, num_gpus=1 if plan.device.startswith("cuda") else 0, max_retries=0,
+            scheduling_strategy="SPREAD")
+        self._tasks: dict[Any, tuple[Unit, contextlib.ExitStack]] = {}
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="publishing")
+        self._writing: list[tuple[str, Unit, Harvest, contextlib.ExitStack, Future[None]]] = []
+        self._heard: list[Event] = []
+
+    def _connect(self, address: str | None, plan: Plan, workers: int | None) -> None:
+        quiet = {"include_dashboard": False, "num_cpus": (workers or len(os.sched_getaffinity(0))) * plan.threads,
+                 "object_store_memory": _LOCAL_STORE} if address is None else {"address": full_address(address)}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours calls nobody
+        try:
+            self._ray.init(log_to_driver=False, logging_level="ERROR", **quiet)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"no Ray cluster could be reached or started ({reason})", where=address or "ray",
+                             fix="start one: ray start --head; then --address auto, or HOST:PORT") from error
+
+    def _capacity(self) -> int:
+        if self._workers is not None:
+            return self._workers
+        kind, each = ("GPU", 1) if self._folder.plan.device.startswith("cuda") else ("CPU", self._folder.plan.threads)
+        return max(1, int(self._ray.cluster_resources().get(kind, 0) // each))
+
+    def room(self) -> bool:
+        """Whether the cluster can take another unit, and the writing keeps up."""
+        capacity = self._capacity()
+        return len(self._tasks) < capacity and len(self._writing) < capacity + _WRITERS
+
+    def submit(self, unit: Unit) -> None:
+        """Send a unit to the cluster, unless another command has it."""
+        held = contextlib.ExitStack()
+        if self._folder.published(unit) or not held.enter_context(claim(self._folder.claim(unit))):
+            held.close()
+            self._heard.append(Event(BUSY, "others", unit.number))
+            return
+        self._tasks[self._make.remote(self._job, unit.number)] = (unit, held)
+
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not (self._tasks or self._writing or self._heard)
+
+    def step(self, hear: Report) -> None:
+        """Collect what the cluster has made and what is written."""
+        while self._heard:
+            hear(self._heard.pop(0))
+        if self._tasks:
+            waiting = 0.05 if self._writing else 1.0
+            for reference in self._ray.wait(list(self._tasks), num_returns=1, timeout=waiting)[0]:
+                self._collect(reference, hear)
+        elif self._writing:
+            self._writing[0][-1].exception()
+        self._settle(hear)
+
+    def _collect(self, reference: Any, hear: Report) -> None:
+        unit, held = self._tasks.pop(reference)
+        try:
+            kind, worker, value = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            held.close()
+            said = (str(error).strip().splitlines() or ["no reason given"])[0]
+            hear(Event(LOST, "cluster", unit.number, (f"a worker or its node died ({said})", True)))
+            return
+        if kind == PUBLISHED:
+            hear(Event(PROGRESS, worker, unit.number, len(value.made)))
+            self._writing.append((worker, unit, value, held, self._writers.submit(
+                publish_harvest, self._folder, self._inputs, unit, value)))
+            return
+        held.close()
+        hear(Event(kind, worker, unit.number, value))
+
+    def _settle(self, hear: Report) -> None:
+        written = [item for item in self._writing if item[-1].done()]
+        self._writing = [item for item in self._writing if item not in written]
+        for worker, unit, harvest, held, future in written:
+            with held:
+                future.result()
+            hear(Event(PUBLISHED, worker, unit.number, dict(harvest.rejections)))
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        self._writers.shutdown(wait=True)
+        for held in [item[1] for item in self._tasks.values()] + [item[3] for item in self._writing]:
+            held.close()
+        for reference in self._tasks:
+            self._ray.cancel(reference, force=True)
+        if self._mine:
+            self._ray.shutdown()
+
+
+_OPENED: dict[str, Maker] = {}
+
+
+def make_remotely(job: tuple[dict[str, Any], Inputs, Tools], number: int) -> tuple[int, str, Any]:
+    """On a node: make one unit. Returns an event's kind, the worker's name, and a ``Harvest`` or a message."""
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    try:
+        plan = Plan.from_dict(job[0])
+        if plan.hash not in _OPENED:
+            _OPENED.clear()
+            _OPENED[plan.hash] = _open(plan, *job[1:])
+        maker = _OPENED[plan.hash]
+    except NegFaceError as error:
+        return FATAL, name, (f"on {name}: {error}", error.exit_code)
+    except Exception as error:
+        return FATAL, name, (f"on {name}: {type(error).__name__}: {error}", 1)
+    try:
+        return PUBLISHED, name, maker.make(plan.units()[number])
+    except Exception as error:
+        return FAILED, name, explain(error)
+
+
+def _open(plan: Plan, inputs: Inputs, tools: Tools) -> Maker:
+    """A maker, once this node has been found to be what the plan says."""
+    if versions() != plan.versions or processor(plan.device) != plan.processor:
+        raise MismatchError(f"this node has {versions()} on {processor(plan.device)}, the plan says {plan.versions} on "
+                            f"{plan.processor}", fix="the bytes would differ; install the same versions, or leave this "
+                                                     "kind of node out")
+    if tools.model is not None and model_hash(tools.model) != plan.model["hash"]:
+        raise MismatchError("holds another model here than where the plan was made", where=tools.model,
+                            fix="copy the model to the same path on every node")
+    return Maker(plan, inputs, tools)

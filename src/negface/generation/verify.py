@@ -1,0 +1,126 @@
+"""``verify``: a dataset against its manifest: what is missing, changed or extra. Nothing is mended."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from negface.datasets import CARD_NAME, MANIFEST_NAME, PLAN_NAME, Manifest
+from negface.foundation.errors import FormatError, InputError, NegFaceError
+from negface.foundation.files import existing_folder, read_json
+from negface.foundation.hashing import sha256_bytes
+from negface.foundation.progress import track
+
+from .card import dataset_card
+from .finishing import Made
+from .plan import Plan, Unit
+from .publish import CURATION_NAME, Folder, Rows, curation_counts, curation_record, read_plan
+from .rows import shared_row
+from .soundness import by_unit, gaps, is_packed_so, read_picture, side_files
+
+FAULTS = ("missing", "changed", "extra", "wrong")
+
+
+def verify(root: str | os.PathLike) -> dict[str, Any]:
+    """Check every file of a generated dataset.
+
+    Returns:
+        ``sound``, ``images`` looked at, and lists of what is ``missing`` (files), ``changed`` (files whose bytes are
+        not those of their row), ``extra`` (files nobody names) and ``wrong`` (counts, rows or records that do not fit
+        the plan).
+
+    Raises:
+        InputError: no generated dataset, or one that is not finished. FormatError: its plan cannot be read.
+    """
+    root = existing_folder(root, "dataset")
+    if not (root / PLAN_NAME).is_file():
+        raise InputError("holds no plan.json: not a dataset that `negface generate` made", where=root)
+    plan = read_plan(root)
+    folder, found = Folder(root, plan), {fault: [] for fault in FAULTS}
+    if not folder.finished:
+        raise InputError("is not finished: it has a plan and no manifest", where=root,
+                         fix="run the same `negface generate` command again; it resumes")
+    if read_json(root / PLAN_NAME).get("hash") != plan.hash:
+        found["wrong"].append(f"{PLAN_NAME}: the plan is not the one its hash names")
+    rows, rejected = _rows(folder, found)
+    for unit in track(plan.units(), "verifying", unit="units"):
+        _check_unit(folder, unit, rows.get(unit.number, []), rejected.get(unit.number, []), found)
+    _check_files(folder, rows, rejected, found)
+    return {"dataset": str(root), "plan": plan.hash, "sound": not any(found.values()),
+            "images": sum(map(len, rows.values())), **found}
+
+
+def _rows(folder: Folder, found: dict[str, list[str]]) -> tuple[dict[int, Rows], dict[int, Rows]]:
+    """Rows and rejections by unit; the manifest must be readable, in order, and of this plan."""
+    shared = shared_row(folder.plan)
+    before = (-1, -1)
+    try:
+        for number, row in enumerate(Manifest(folder.root / MANIFEST_NAME), 1):
+            place = row["label"], row["image"]
+            if {key: row.get(key) for key in shared} != shared or not place > before:
+                found["wrong"].append(f"{MANIFEST_NAME}: line {number} is not of this plan, or out of order")
+            before = place
+    except (FormatError, KeyError, TypeError) as error:
+        found["wrong"].append(f"{MANIFEST_NAME}: {error}")
+    return by_unit(folder)
+
+
+def _check_unit(folder: Folder, unit: Unit, rows: Rows, rejected: Rows, found: dict[str, list[str]]) -> None:
+    plan = folder.plan
+    counts = Counter(row.get("label") for row in rows)
+    found["wrong"] += [f"identity {plan.identities[label]!r}: {counts[label]} rows, {plan.images} are planned"
+                       for label in unit.labels if counts[label] != plan.images]
+    if gaps(rows) != sorted((row.get("label"), row.get("image")) for row in rejected):
+        found["wrong"].append(f"unit {unit.number}: rejections do not fit the image numbers")
+    made = []
+    for row in rows:
+        name = row.get("shard") or row.get("file")
+        try:
+            data = read_picture(folder, row)
+        except (OSError, KeyError, TypeError, NegFaceError):
+            there = isinstance(name, str) and (folder.root / name).is_file()
+            _add(found["changed" if there else "missing"], str(name))
+            continue
+        if sha256_bytes(data) != row.get("sha256"):
+            _add(found["changed"], str(row.get("file")))
+        made.append(Made(row["label"], row["image"], data))
+    if plan.format == "shards" and made and len(made) == len(rows) and not is_packed_so(folder, unit, made):
+        _add(found["changed"], folder.shard(unit))
+
+
+def _add(names: list[str], name: str) -> None:
+    if name not in names[-1:]:
+        names.append(name)
+
+
+def _check_files(folder: Folder, rows: dict[int, Rows], rejected: dict[int, Rows],
+                 found: dict[str, list[str]]) -> None:
+    """Files beside the pictures, and files that nobody names (hidden ones apart)."""
+    plan, root = folder.plan, folder.root
+    table = curation_counts(plan, [row for part in rejected.values() for row in part])
+    if not (root / CARD_NAME).is_file():
+        found["missing"].append(CARD_NAME)
+    elif (root / CARD_NAME).read_text() != dataset_card(plan, table):
+        found["changed"].append(CARD_NAME)
+    for name in side_files(plan):
+        if not (root / name).is_file():
+            found["missing"].append(name)
+    if plan.replaces and (root / CURATION_NAME).is_file() and not _is_record(folder, plan, table):
+        found["changed"].append(CURATION_NAME)
+    named = {PLAN_NAME, MANIFEST_NAME, CARD_NAME, *side_files(plan)}
+    named |= {row.get("shard") or row.get("file") for part in rows.values() for row in part}
+    found["extra"] += sorted(name for path in root.rglob("*") if path.is_file()
+                             and (name := path.relative_to(root).as_posix()) not in named and not _hidden(name))
+
+
+def _is_record(folder: Folder, plan: Plan, table: Rows) -> bool:
+    try:
+        return read_json(folder.root / CURATION_NAME) == curation_record(plan, table)
+    except FormatError:
+        return False
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)

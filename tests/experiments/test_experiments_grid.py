@@ -1,0 +1,221 @@
+"""An experiment goes from a grid to one table and one page; a cell is kept as long as what decides it is the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_experiment import TABLE, write_model
+from tiny_run import SIZE
+
+from negface import datasets
+from negface.datasets import write_pairs
+from negface.experiments.conduct import ExperimentSetup, experiment
+from negface.experiments.demo_faces import write_faces
+from negface.experiments.grid import ExperimentRecipe, check_experiment, load_experiment, variation_of
+from negface.experiments.materials import Given
+from negface.foundation.errors import IncompleteError, InputError, MismatchError
+from negface.foundation.files import read_json
+from negface.training.recipe import parse_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("experiment-*.toml"))
+
+
+def recipe_of(**changes):
+    return check_experiment(parse_recipe(ExperimentRecipe, {**TABLE, **changes}, "test"))
+
+
+def blocks(*tables):
+    return recipe_of(grid=list(tables))
+
+
+def write_benchmark(folder, people, source):
+    """A pair list of drawn people, half of its 20 pairs genuine."""
+    write_faces(folder, people, 3, seed=source, size=SIZE)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    own = [names[start:start + 3] for start in range(0, len(names), 3)]
+    same = np.arange(20) % 2 == 0
+    pairs = [(own[k % 8][0], own[k % 8][1]) if genuine else (own[k % 8][0], own[(k + 3) % 8][2])
+             for k, genuine in enumerate(same)]
+    write_pairs(folder / "pairs.csv", [name for pair in pairs for name in pair], same)
+    return folder / "pairs.csv"
+
+
+@pytest.fixture(scope="module")
+def given(world, tmp_path_factory):
+    root = tmp_path_factory.mktemp("given")
+    return Given(model=write_model(root / "model", 24), **world, threads=1,
+                 benchmarks={"drawn": write_benchmark(root / "benchmark", range(900, 908), 0)})
+
+
+def conduct(out, given, recipe=None, **options):
+    return experiment(recipe or recipe_of(), ExperimentSetup(out, given, say=lambda _: None,
+                                                             command="negface experiment tiny.toml", **options))
+
+
+@pytest.fixture(scope="module")
+def compared(given, tmp_path_factory):
+    """A finished experiment, shared: its folder and its summary. Not to be changed; ``copied`` gives a copy."""
+    out = tmp_path_factory.mktemp("compared") / "run"
+    return out, conduct(out, given)
+
+
+@pytest.fixture
+def copied(compared, tmp_path):
+    shutil.copytree(compared[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def table(out):
+    lines = [line for line in (out / "results.csv").read_text().splitlines() if not line.startswith("#")]
+    return list(csv.DictReader(lines))
+
+
+def cell(out, name):
+    return next(path for path in (out / "cells").iterdir() if path.is_dir() and f"-{name}-" in path.name)
+
+
+def test_an_experiment_ends_in_a_table_with_the_columns_of_the_contract(compared):
+    out, summary = compared
+    rows = table(out)
+    assert [(row["strategy"], row["weight"]) for row in rows] == [
+        ("baseline", "0"), ("far", "0.5"), ("far", "2"), ("floor", "0"), ("ceiling", "0")]
+    assert {"strategy", "weight", "seed", "contexts", "scheduler", "variation", "fdr", "fdr_low", "fdr_high",
+            "diversity", "adherence", "student_accuracy", "student_accuracy_low", "student_accuracy_high",
+            "student_eer", "student_accuracy:drawn"} <= set(rows[0])
+    assert all(row["student_accuracy"] for row in rows)
+    assert rows[0]["fdr"] != rows[1]["fdr"] != rows[2]["fdr"]
+    assert summary["n_cells"] == summary["n_wanted"] == 5
+
+
+def test_the_page_opens_with_the_curves_and_the_answer(compared):
+    page = (compared[0] / "report.html").read_text()
+    lead = compared[1]["lead"]
+    assert page.index(lead["sentence"][:30]) < page.index('id="compared"') < page.index("PCA contexts")
+    compared_part = page[page.index('id="compared"'):page.index("PCA contexts")]
+    assert compared_part.count("<svg") >= 2
+    assert "At equal w, against the baseline" in compared_part
+
+
+def test_a_second_run_makes_nothing(copied, given):
+    assert conduct(copied, given)["steps_made"] == 0
+
+
+def test_a_deleted_cell_is_remade_alone_and_to_the_same_row(copied, given):
+    before = table(copied)
+    gone = cell(copied, "far-w2")
+    for path in gone.parent.glob(f"{gone.name}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert conduct(copied, given)["steps_made"] == 4
+    timing = {"images_per_second", "student_seconds", "student_images_per_second"}
+    assert [{k: v for k, v in row.items() if k not in timing} for row in table(copied)] == [
+        {k: v for k, v in row.items() if k not in timing} for row in before]
+
+
+def test_a_wider_grid_keeps_its_cells_and_another_student_keeps_the_pictures(copied, given):
+    taught = {**TABLE["student"], "flip": True}
+    summary = conduct(copied, given, recipe_of(student=taught, references=[], grid=[
+        {**TABLE["grid"][0], "strategies": {"baseline": [0.0], "far": [0.5]}}, {
+            "sources": ["pca"], "strategies": {"null-learned": [0.5]}, "students": False}]))
+    # Two cells train and examine anew, the third draws and measures.
+    assert summary["steps_made"] == 2 * 2 + 2
+    assert [row["student_accuracy"] != "" for row in table(copied)] == [True, True, False]
+
+
+def test_without_students_nothing_is_examined_and_no_benchmark_is_asked_for(given, tmp_path):
+    summary = conduct(tmp_path / "run", replace(given, benchmarks=None), recipe_of(grid=[
+        {**TABLE["grid"][0], "strategies": {"baseline": [0.0], "random-per-image": [0.5]},
+         "variations": ["none", "angular-0.6"]}]), students=False)
+    assert summary["n_cells"] == 4
+    assert all(row["student_accuracy"] is None for row in summary["table"])
+    fdr = [row["fdr"] for row in summary["table"]]
+    assert len(set(fdr)) == 4, "a variation or a new negative for each image changes the pictures"
+
+
+def test_the_floor_has_the_baselines_pictures_under_other_names(compared):
+    floor, plain = (datasets.open(cell(compared[0], name) / "dataset") for name in ("floor", "baseline"))
+    assert sorted(map(floor.read, range(len(floor)))) == sorted(map(plain.read, range(len(plain))))
+    assert np.bincount(floor.labels).tolist() == np.bincount(plain.labels).tolist()
+    whose = {plain.read(row): label for row, label in enumerate(plain.labels.tolist())}
+    assert [whose[floor.read(row)] for row in range(len(floor))] != floor.labels.tolist()
+
+
+def test_the_ceiling_of_a_folder_are_the_people_the_generator_may_know(compared, world):
+    training = read_json(cell(compared[0], "ceiling") / "training.json")["result"]
+    assert training["n_identities"] == 8  # 70 % of 12 people
+    assert training["n_images"] == 8 * 3
+
+
+def test_a_student_that_diverges_is_set_aside_and_the_rest_is_measured(given, tmp_path):
+    wild = {**TABLE["student"]["recipe"], "optimizer": "sgd"}
+    wild["train"] = {**wild["train"], "learning_rate": 1e30, "epochs": 6}
+    with pytest.raises(IncompleteError, match="2 of 2 cells failed"):
+        conduct(tmp_path / "run", given, recipe_of(references=[], student={"recipe": wild}, grid=[
+            {**TABLE["grid"][0], "strategies": {"baseline": [0.0], "far": [0.5]}}]))
+    assert [bool(row["fdr"]) and not row["student_accuracy"] for row in table(tmp_path / "run")] == [True, True]
+
+
+def test_a_benchmark_that_shares_people_with_the_generators_training_is_refused(given, tmp_path):
+    shutil.copytree(given.model, tmp_path / "model")
+    (tmp_path / "model" / "training.json").write_text(json.dumps({"identities": ["p0903", "p0001"]}))
+    with pytest.raises(MismatchError, match="shares 1 people"):
+        conduct(tmp_path / "run", replace(given, model=tmp_path / "model"))
+
+
+def test_students_without_a_benchmark_are_refused_before_anything_is_drawn(given, tmp_path):
+    with pytest.raises(InputError, match="nothing examines them"):
+        conduct(tmp_path / "run", replace(given, benchmarks=None))
+    assert not (tmp_path / "run" / "cells").exists()
+
+
+@pytest.mark.process
+def test_two_processes_share_the_cells_and_give_the_same_table(given, compared, tmp_path):
+    conduct(tmp_path / "run", given, workers=2)
+    timing = {"images_per_second", "student_seconds", "student_images_per_second"}
+    shared, alone = ([{k: v for k, v in row.items() if k not in timing} for row in table(out)]
+                     for out in (tmp_path / "run", compared[0]))
+    assert shared == alone
+
+
+def test_a_block_is_a_product_and_equal_settings_are_one_cell():
+    recipe = blocks(
+        {"sources": ["pca"], "seeds": [0, 1], "strategies": {"baseline": [0.0], "far": [0.0, 0.5]}, "students": False},
+        {"sources": ["pca"], "seeds": [1], "strategies": {"far": [0.5]}, "variations": ["none", "angular-0.6"],
+         "schedulers": ["dpmpp", "ddim"]})
+    found = recipe.settings()
+    plain = [(c.seed, c.strategy.label, c.scheduler, c.variation) for c in found if not c.reference]
+    assert len(plain) == len(set(plain)) == 4 + 3
+    assert [c.student for c in found if not c.reference] == [True] * 4 + [False] * 3
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"grid": [{"strategies": {"fra": [0.5]}}]}, "did you mean 'far'"),
+    ({"grid": [{"strategies": {"far": [0.5]}, "sources": ["pac"]}]}, "did you mean 'pca'"),
+    ({"grid": [{"strategies": {"far": [0.5]}, "variations": ["angular"]}]}, "unknown variation 'angular'"),
+    ({"grid": [{"strategies": {"far": [0.5]}}]}, "no block with students has it"),
+    ({"student": None}, "no section"),
+    ({"sampling": {"bank": 4, "identities": 5}}, "at least sampling.identities"),
+    ({"grids": []}, "did you mean 'grid'"),
+])
+def test_an_experiment_with_a_fault_is_refused_by_name(changes, said):
+    with pytest.raises(InputError, match=said):
+        recipe_of(**changes)
+
+
+def test_a_variation_is_read_from_its_name():
+    assert variation_of("none", 3) is None
+    assert variation_of("angular-0.6-safe", 3) == {"name": "angular", "lower": 0.6, "safe": True, "seed": 3}
+    assert variation_of("angular-1", 0)["lower"] == 1.0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_experiment_in_the_repository_loads(path):
+    recipe = load_experiment(path)
+    assert len(recipe.settings()) > 5
+    assert {0.25, 0.5, 1.0, 2.0} <= {cell.strategy.weight for cell in recipe.settings()}
