@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from negface.datasets import codec, convert_pairs, read_ijb
-from negface.datasets.templates import ARCFACE, fit_similarity, template
+from negface.datasets.templates import ARCFACE
 from negface.evaluation.benchmarks import open_benchmark, people_of
 from negface.evaluation.pair_embeddings import distinct_pictures, embed_pictures
 from negface.evaluation.provenance import people_text
@@ -223,10 +223,9 @@ def test_ijb_runs_from_loose_crops_to_tar_at_far(fake_ijb, negface, face):
 
 
 def test_ijb_crops_are_aligned_to_the_template(fake_ijb, face):
-    from negface.curation import warp
+    from negface.cli.verify import _aligned
 
-    opened = open_benchmark(fake_ijb / "ijb", align=lambda image, points: warp(
-        image, fit_similarity(points, template("arcface")), (112, 112)))
+    opened = open_benchmark(fake_ijb / "ijb", align=_aligned)
     for row in (0, 7, 29):
         drawn = face(row // 6, row % 6, 112).astype(int)
         assert np.abs(opened.pictures.load(row)[20:-20, 20:-20].astype(int) - drawn[20:-20, 20:-20]).mean() < 6

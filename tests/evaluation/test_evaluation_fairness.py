@@ -9,6 +9,7 @@ import pytest
 from evaluation_twin import pairs, people
 
 from negface.evaluation import separability
+from negface.evaluation.bootstrap import multiplicities
 from negface.evaluation.group_labels import groups_of, read_groups
 from negface.evaluation.groups import fairness
 from negface.evaluation.pair_groups import pair_fairness, pair_groups
@@ -138,3 +139,23 @@ def test_groups_of_pairs_without_people_or_support_are_not_measured():
     assert found["too_small"] == {"few": 2}
     with pytest.raises(InputError, match="people are not known"):
         pair_fairness(scores, same, fold_units(len(same), 10), groups)
+
+
+def test_intervals_of_a_group_come_from_draws_of_everybody():
+    """The slow twin takes the group's people out of each draw of all people, so gaps are paired over shared people."""
+    images, labels, groups = two_groups((0.1, 0.6))
+    found = fairness(images, labels, groups, bootstrap=30, seed=3)
+    drawn, threshold = multiplicities(80, 30, 3), found["threshold"]
+    for name, rows in (("a", slice(0, 40)), ("b", slice(40, 80))):
+        unit, codes = images[groups == name], labels[groups == name] % 40
+        scores = unit @ unit.T
+        own, upper = codes[:, None] == codes[None], np.triu(np.ones(scores.shape, bool), 1)
+        replicates = {"fnmr_at_threshold": [], "fmr_at_threshold": []}
+        for column in drawn[rows].T:
+            weights = np.outer(column[codes], column[codes])
+            genuine, impostor = column[codes][:, None] * own * upper, weights * ~own * upper
+            replicates["fnmr_at_threshold"].append((genuine * (scores < threshold)).sum() / genuine.sum())
+            replicates["fmr_at_threshold"].append((impostor * (scores >= threshold)).sum() / impostor.sum())
+        for key, values in replicates.items():
+            expected = np.quantile(values, [0.025, 0.975])
+            assert [found["groups"][name][f"{key}_{end}"] for end in ("low", "high")] == pytest.approx(expected)

@@ -8,8 +8,8 @@ from evaluation_twin import people
 from hypothesis import given
 from hypothesis import strategies as st
 
-from negface.evaluation import fidelity as room
-from negface.evaluation.fidelity import fidelity, frechet_distance, inside_manifold, neighbour_radii, vendi_score
+from negface.evaluation import _fidelity as room
+from negface.evaluation._fidelity import fidelity, frechet_distance, inside_manifold, neighbour_radii, vendi_score
 from negface.foundation.errors import InputError, MismatchError
 
 

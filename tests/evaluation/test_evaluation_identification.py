@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluation_twin import people
 
-from negface.evaluation.identification import _rates, identification
+from negface.evaluation._identification import _rates, identification
 from negface.foundation.errors import InputError
 
 

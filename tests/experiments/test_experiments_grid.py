@@ -17,7 +17,7 @@ from negface import datasets
 from negface.datasets import write_pairs
 from negface.experiments.conduct import ExperimentSetup, experiment
 from negface.experiments.demo_faces import write_faces
-from negface.experiments.grid import ExperimentRecipe, check_experiment, load_experiment, variation_of
+from negface.experiments.grid import ExperimentRecipe, Range, check_experiment, load_experiment, variation_of
 from negface.experiments.materials import Given
 from negface.foundation.errors import IncompleteError, InputError, MismatchError
 from negface.foundation.files import read_json
@@ -32,7 +32,7 @@ def recipe_of(**changes):
 
 
 def blocks(*tables):
-    return recipe_of(grid=list(tables))
+    return recipe_of(grid=list(tables), references=[])
 
 
 def write_benchmark(folder, people, source):
@@ -97,8 +97,8 @@ def test_an_experiment_ends_in_a_table_with_the_columns_of_the_contract(compared
 def test_the_page_opens_with_the_curves_and_the_answer(compared):
     page = (compared[0] / "report.html").read_text()
     lead = compared[1]["lead"]
-    assert page.index(lead["sentence"][:30]) < page.index('id="compared"') < page.index("PCA contexts")
-    compared_part = page[page.index('id="compared"'):page.index("PCA contexts")]
+    assert page.index(lead["sentence"][:30]) < page.index('id="compared"') < page.index('id="s1"')
+    compared_part = page[page.index('id="compared"'):page.index('id="s1"')]
     assert compared_part.count("<svg") >= 2
     assert "At equal w, against the baseline" in compared_part
 
@@ -218,4 +218,64 @@ def test_a_variation_is_read_from_its_name():
 def test_every_experiment_in_the_repository_loads(path):
     recipe = load_experiment(path)
     assert len(recipe.settings()) > 5
-    assert {0.25, 0.5, 1.0, 2.0} <= {cell.strategy.weight for cell in recipe.settings()}
+    assert {0.0, 0.25, 0.5, 1.0, 2.0} <= {cell.strategy.weight for cell in recipe.settings()}
+
+
+def smoke(recipe):
+    """The recipe with everything that costs time made small: two strategies, four people, one epoch."""
+    block = recipe.grid[0].model_copy(update={"seeds": (0,), "strategies": {"baseline": (0.0,), "far": (0.5,)}})
+    train = recipe.student.recipe.train.model_copy(update={"epochs": 1, "batch": 4, "warmup": 0})
+    faces = recipe.population and recipe.population.model_copy(update={
+        "images": 2, "known": Range(start=4000, people=4), "new": Range(start=6000, people=2)})
+    exam = recipe.protocols and recipe.protocols.model_copy(update={"names": ("frontal",), "people": 20, "pairs": 20})
+    return recipe.model_copy(update={
+        "grid": (block,), "population": faces, "protocols": exam, "model": None, "conditioner": None, "judge": None,
+        "sampling": recipe.sampling.model_copy(update={"bank": 6, "identities": 4, "images": 2, "steps": 2, "batch": 8,
+                                                       "device": "cpu"}),
+        "measuring": recipe.measuring.model_copy(update={"bootstrap": 20, "resize": True}),
+        "student": recipe.student.model_copy(update={"recipe": recipe.student.recipe.model_copy(update={
+            "train": train})})})
+
+
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.stem, marks=[] if path.stem == "experiment-population" else [pytest.mark.slow])
+    for path in RECIPES])
+def test_every_experiment_in_the_repository_runs_in_a_smoke_form(path, given, tmp_path):
+    recipe = smoke(load_experiment(path))
+    if recipe.population is not None:
+        given = replace(given, faces=None, benchmarks=None)
+    summary = conduct(tmp_path / "run", given, recipe)
+    assert [row["strategy"] for row in summary["table"]] == ["baseline", "far", "floor", "ceiling"]
+    assert all(row["student_accuracy"] is not None for row in summary["table"])
+
+
+def test_the_plan_names_the_cells_and_makes_nothing(given, tmp_path):
+    from negface.experiments.costs import plan_text, planned
+
+    found = planned(recipe_of(), given, workers=2, seconds=0.2)
+    assert (found["n_cells"], found["n_students"], found["n_images"]) == (5, 5, 3 * 8)
+    assert found["seconds"] == pytest.approx(sum(cell["seconds"] for cell in found["cells"]) / 2)
+    assert "pca-seed0-dpmpp-far-w0.5" in plan_text(found)
+    assert planned(recipe_of(), given, students=False, seconds=0.2)["n_cells"] == 3
+
+
+def test_the_command_resumes_an_experiment(copied, given, negface, tmp_path):
+    (tmp_path / "tiny.toml").write_text(json_toml(TABLE))
+    arguments = ["experiment", tmp_path / "tiny.toml", "--out", copied, "--model", given.model, "--conditioner",
+                 given.conditioner, "--judge", given.judge, "--faces", given.faces, "--threads", 1, "--benchmark",
+                 f"drawn={given.benchmarks['drawn']}", "--json", "-"]
+    code, out, err = negface(*arguments)
+    assert code == 0, err
+    assert json.loads(out)["steps_made"] == 0
+    code, _, err = negface(*arguments[:-4], "--benchmark", "drawn")
+    assert (code, "is not NAME=FILE" in err) == (2, True)
+
+
+def json_toml(table):
+    """A recipe as TOML: inline tables are JSON with other separators."""
+    def value(item):
+        if isinstance(item, dict):
+            return "{" + ", ".join(f"{key} = {value(each)}" for key, each in item.items()) + "}"
+        return "[" + ", ".join(map(value, item)) + "]" if isinstance(item, list) else json.dumps(item)
+
+    return "".join(f"{key} = {value(item)}\n" for key, item in table.items())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_pipeline import fill, pipeline, unet, unit, vae
+from tiny_pipeline import pipeline, unet, unit
 
 from negface.foundation.errors import InputError
 from negface.models import layers
@@ -114,13 +114,29 @@ def test_fused_attention_is_softmax_of_products():
     assert far(layers.attend(query, keys, values), expected) < 1e-6
 
 
-def test_channels_last_changes_the_layout_and_not_the_image():
-    pipe = pipeline()
-    expected = pipe(unit(2), unit(2, 1), num_inference_steps=STEPS, output_type="latent").images
-    model = fill(unet(learned_null=True)).to(memory_format=torch.channels_last)
-    ours = NegFaceDiffPipeline(model, vae(scaling_factor=0.5))(
-        unit(2), unit(2, 1), num_inference_steps=STEPS, output_type="latent").images
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_last_changes_the_layout_and_not_the_prediction(kind):
+    model = denoiser(kind)
+    with torch.no_grad():
+        expected = model(latents(), 300, unit(3))
+        ours = model.to(memory_format=torch.channels_last)(latents(), 300, unit(3))
     assert far(ours, expected) < 1e-5
+
+
+def test_a_pipeline_that_has_sampled_is_saved_and_loaded_as_before(tmp_path):
+    pipe = pipeline()
+    expected = pipe(unit(2), unit(2, 1), num_inference_steps=2, output_type="latent").images
+    pipe.save_pretrained(tmp_path / "model")
+    again = NegFaceDiffPipeline.from_pretrained(tmp_path / "model")
+    assert torch.equal(again(unit(2), unit(2, 1), num_inference_steps=2, output_type="latent").images, expected)
+
+
+@pytest.mark.slow
+def test_compiled_denoiser_gives_the_same_image():
+    pipe = pipeline()
+    expected = pipe(unit(2), unit(2, 1), num_inference_steps=2, output_type="latent").images
+    pipe.unet.compile(backend="eager")
+    assert far(pipe(unit(2), unit(2, 1), num_inference_steps=2, output_type="latent").images, expected) < 1e-5
 
 
 def test_bfloat16_stays_close_to_float32_and_is_not_it():

@@ -19,6 +19,7 @@ from negface.population import (
     sample_people,
     sample_shots,
 )
+from negface.population.shots import check_spreads
 
 
 def test_a_person_has_at_least_48_continuous_degrees_of_freedom():
@@ -81,6 +82,27 @@ def test_a_value_out_of_range_is_named_with_its_range():
     values[1, TRAIT_NAMES.index("jaw_width")] = np.nan
     with pytest.raises(InputError, match="jaw_width is nan"):
         People(values, ("a", "b"))
+
+
+@pytest.mark.parametrize("item", NUISANCES, ids=lambda item: item.name)
+def test_every_nuisance_is_refused_beyond_its_range_and_taken_at_its_ends(item):
+    step = 0.01 * (item.high - item.low)
+    for value in (item.low, item.high):
+        assert neutral_shots(["a"], **{item.name: value}).nuisance(item.name)[0] == np.float32(value)
+    for value in (item.low - step, item.high + step):
+        with pytest.raises(InputError, match=f"{item.name} is"):
+            neutral_shots(["a"], **{item.name: value})
+        with pytest.raises(InputError, match=f"spread of {item.name}: (low|high) is"):
+            check_spreads({item.name: ("uniform", *sorted((value, item.neutral)))})
+
+
+def test_the_distributions_of_the_nuisances_are_themselves_in_range():
+    spreads = {item.name: item.spread for item in NUISANCES}
+    assert check_spreads(spreads) == {name: (kind, *map(float, at)) for name, (kind, *at) in spreads.items()}
+    with pytest.raises(InputError, match="probability is 1.5"):
+        check_spreads({"mask": ("some", 1.5, 1, 1)})
+    with pytest.raises(InputError, match="mean is nan"):
+        check_spreads({"yaw": ("normal", np.nan, 1)})
 
 
 def test_a_table_of_another_width_is_refused():

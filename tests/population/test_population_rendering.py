@@ -166,6 +166,23 @@ def test_brow_landmarks_lie_along_the_rendered_brows():
         assert np.abs(centre(side) - rendered.points68[0, first:first + 5].mean(0)).max() < 2.0
 
 
+def test_nose_landmarks_lie_on_the_rendered_nose(turned):
+    yaw, rendered = turned
+    for index in np.flatnonzero(np.abs(yaw) < 30):
+        nose = rendered.parsing[index] == LABEL["nose"]
+        x, y = np.round(rendered.points68[index, 29:36]).astype(int).T
+        grown = nose | np.roll(nose, 1, 0) | np.roll(nose, -1, 0) | np.roll(nose, 1, 1) | np.roll(nose, -1, 1)
+        assert grown[y, x].all()
+        assert abs(centre(nose)[0] - rendered.points68[index, 27:36, 0].mean()) < 3
+
+
+def test_below_the_chin_landmark_the_face_ends():
+    rendered = render(sample_people(3, seed=11), neutral_shots(["a", "b", "c"]), 112, frame="portrait")
+    for (x, y), parsing in zip(np.round(rendered.points68[:, 8]).astype(int), rendered.parsing):
+        assert parsing[y - 3, x] == LABEL["skin"]
+        assert parsing[y + 3, x] != LABEL["skin"]
+
+
 def test_an_open_mouth_opens_between_its_landmarks():
     rendered = render(one_person().take([0, 0]), neutral_shots(["a", "a"], mouth_open=np.array([0, 0.8])), 112)
     gaps = rendered.points68[:, 66, 1] - rendered.points68[:, 62, 1]

@@ -40,8 +40,8 @@ def list_quirks(
     lines = [f"{quirk.name} ({quirk.number}, {quirk.acts_on})\n  released:  {quirk.released}\n"
              f"  corrected: {quirk.corrected}\n  effect on FDR: {quirk.effect}" for quirk in chosen]
     found = {key: value for key, value in measured_effects().items() if key != "effects"}
-    said = ([f"effects measured {found['date']} on {found['model']['name']} ({found['model']['hash'][:12]}), judge "
-             f"{found['judge']['name']}: FDR with the quirk over FDR without, same people, same noise"] if found else [])
+    said = [f"effects measured {found['date']} on {found['model']['name']} ({found['model']['hash'][:12]}), judge "
+            f"{found['judge']['name']}: FDR with the quirk over FDR without, same people, same noise"] if found else []
     together = [f"{name}: {told(effect)}" for name, effect in measured_effects().get("effects", {}).items()
                 if name.startswith("reference")]
     emit({"quirks": [quirk.to_dict() for quirk in chosen], "measured": found}, json=json,

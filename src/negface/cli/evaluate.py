@@ -44,6 +44,8 @@ def separability(
     1000, seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Numbers do not depend on it.  [default: all "
                                                 "processors]", show_default=False)] = None,
+    precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="float32, or int8: large sets in a "
+                                           "fraction of the time, float32 around the operating points.")] = "float32",
     force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner; the result says "
                                         "so.")] = False,
     json: JsonOption = None,
@@ -66,7 +68,7 @@ def separability(
         read_embeddings(embeddings), contexts=ContextBank.load(contexts) if contexts is not None else None,
         conditioned=optional(conditioner_embeddings), pose=poses, pose_model=pose_model, features=optional(features),
         training=optional(train_embeddings), calibration=optional(calibration), conditioner=conditioner,
-        bootstrap=bootstrap, seed=seed, threads=threads, force=force)
+        bootstrap=bootstrap, seed=seed, threads=threads, force=force, precision=precision)
     emit(result, json=json, text=table(result))
 
 

@@ -53,7 +53,7 @@ def fidelity(
 
     Example: negface evaluate fidelity generated.npz --reference training.npz --json fidelity.json
     """
-    from negface.evaluation.fidelity import fidelity as measure
+    from negface.evaluation._fidelity import fidelity as measure
     from negface.perception import read_embeddings
 
     made, real = read_embeddings(embeddings), read_embeddings(reference)
@@ -126,8 +126,8 @@ def identification(
 
     Example: negface evaluate identification embeddings.npz --enrolled-share 0.5 --json identification.json
     """
-    from negface.evaluation.identification import FPIRS
-    from negface.evaluation.identification import identification as measure
+    from negface.evaluation._identification import FPIRS
+    from negface.evaluation._identification import identification as measure
     from negface.perception import read_embeddings
 
     given = read_embeddings(embeddings)

@@ -25,6 +25,7 @@ def frontier(
     conditioner: Annotated[Path | None, typer.Option(
         "--conditioner", help="Recogniser that made the contexts (default: shipped).")] = None,
     judge: Annotated[Path | None, typer.Option("--judge", help="Recogniser that measures (default: shipped).")] = None,
+    student: Annotated[Path | None, typer.Option("--student", help="Also a distilled model, as a row.")] = None,
     only: Annotated[str, typer.Option("--only", help="Only settings of this name, * allowed: dpmpp-*.")] = "*",
     identities: Annotated[int, typer.Option("--identities", min=2, help="People of a seed.")] = 16,
     images: Annotated[int, typer.Option("--images", min=2, help="Pictures of a person.")] = 20,
@@ -33,7 +34,7 @@ def frontier(
     dtype: Annotated[str, typer.Option("--dtype", help="fp32 or bf16.")] = "bf16",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes of generation.")] = 1,
     csv: Annotated[Path | None, typer.Option("--csv", help="Table (default: OUT/frontier.csv).")] = None,
-    page: Annotated[Path | None, typer.Option("--page", help="Also write a Markdown page with its curve (.svg).")] = None,
+    page: Annotated[Path | None, typer.Option("--page", help="Also a Markdown page with its curve.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would cost.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner.")] = False,
     json: JsonOption = None,
@@ -54,16 +55,17 @@ def frontier(
     studio = open_studio(out, model=model, contexts=contexts, conditioner=conditioner, judge=judge, force=force,
                          say=lambda text: typer.echo(text, err=True), identities=identities, images=images, dtype=dtype,
                          workers=workers)
-    grid = chosen_by(curve.settings(weight, tuple(range(seeds))), only)
+    more = [] if student is None else [curve.student(student, weight, tuple(range(seeds)))]
+    grid = chosen_by([*curve.settings(weight, tuple(range(seeds))), *more], only)
     if plan:
         result = forecast(studio, grid)
         emit(result, json=json, text=result["text"])
         return
     table = curve.rows(studio, grid)
     told, said = facts(studio), curve.verdict(table)
-    remarks = [command_line(), f"model {told['model']['name']} {told['model']['hash']}, judge {told['judge']}, {dtype}, "
-               f"{told['processor']}", f"{identities} people x {images} pictures a seed; DDPM-1000 and DDIM-200: one "
-               f"seed, {identities * images} pictures", said]
+    remarks = [command_line(), f"model {told['model']['name']} {told['model']['hash']}, judge {told['judge']}, "
+               f"{dtype}, {told['processor']}", f"{identities} people x {images} pictures a seed; DDPM-1000 and "
+               f"DDIM-200: one seed, {identities * images} pictures", said]
     columns = [{key: row.get(key) for key in curve.COLUMNS} for row in table]
     write_text(csv or out / "frontier.csv", csv_text(columns, remarks, curve.COLUMNS))
     if page is not None:

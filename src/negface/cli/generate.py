@@ -68,7 +68,7 @@ def generate(
     interval: Annotated[tuple[float, float] | None, typer.Option(
         "--interval", metavar="LOW HIGH", help="Guide only at these timesteps (0 to 1000, inclusive).")] = None,
     reuse: Annotated[int, typer.Option(
-        "--reuse", metavar="K", help="Predict the negative at every K-th guided step; keep its direction between.")] = 1,
+        "--reuse", metavar="K", help="Predict the negative at every K-th guided step only; its direction stays.")] = 1,
     images: Annotated[int, typer.Option("--images", help="Pictures of each identity, exactly.")] = 50,
     identities: Annotated[int | None, typer.Option("--identities", help="Draw only the first N of the bank.")] = None,
     steps: Annotated[int | None, typer.Option(
@@ -158,10 +158,10 @@ def generate(
     steps_of_curation = tuple(parse_step(text) for text in filters or ())
     part = None if shard is None else parse_shard(shard)
     plan = make_plan(
-        model, inputs, guidance=_rule(guidance, weight, interval, reuse), identities=identities, images=images, steps=steps,
-        scheduler=scheduler, seed=seed, batch=batch, threads=threads, dtype=dtype.value, device=device, size=size,
-        align=align.value, detector=detector, codec_name=codec, format=format.value, unit_images=unit, tries=tries,
-        filters=steps_of_curation, allow_conditioner_mismatch=allow_conditioner_mismatch)
+        model, inputs, guidance=_rule(guidance, weight, interval, reuse), identities=identities, images=images,
+        steps=steps, scheduler=scheduler, seed=seed, batch=batch, threads=threads, dtype=dtype.value, device=device,
+        size=size, align=align.value, detector=detector, codec_name=codec, format=format.value, unit_images=unit,
+        tries=tries, filters=steps_of_curation, allow_conditioner_mismatch=allow_conditioner_mismatch)
     tools = open_tools(model, plan, detector, steps_of_curation)
     if dry_run:
         result = estimate(plan, inputs, tools, workers=workers or 1)

@@ -58,7 +58,7 @@ def open_tools(model: Path, plan: Plan, detector: Path | None, filters: tuple[St
 def check(dataset: Path, json: Path | None) -> None:
     """``--verify``: report, then ``IncompleteError`` if the dataset is not what its manifest says."""
     from negface.generation import verify
-    from negface.generation.verify import FAULTS
+    from negface.generation.verifying import FAULTS
 
     found = verify(dataset)
     lines = [f"{fault}: {name}" for fault in FAULTS for name in found[fault][:20]]
@@ -77,7 +77,7 @@ def again(picture: str, dataset: Path, model: Path, contexts: Path, negatives: s
     from negface.contexts import ContextBank
     from negface.foundation.files import write_bytes
     from negface.generation import remake
-    from negface.generation.remake import find_row
+    from negface.generation.remaking import find_row
 
     identity, _, image = picture.rpartition("/")
     if not identity or not image.isdigit():

@@ -16,6 +16,8 @@ app = typer.Typer()
 def report(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Results file (JSON); see docs/report-schema.md.")],
     out: Annotated[Path, typer.Option("--out", metavar="PAGE", help="The HTML page to write.")] = Path("report.html"),
+    picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Also draw one picture: people in "
+                                                 "rows and histograms, plain and far.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Turn results into one self-contained HTML page that needs no network.
@@ -27,4 +29,10 @@ def report(
     from negface.report import render_file
 
     summary = render_file(results, out)
-    emit(summary, json=json, text=f"{summary['verdict']}\nwrote {out} ({summary['bytes'] / 1e6:.1f} MB)")
+    drawn = ""
+    if picture is not None:
+        from negface.report.opening import opening
+
+        summary["picture"] = opening(results, picture)
+        drawn = f" and {picture}"
+    emit(summary, json=json, text=f"{summary['verdict']}\nwrote {out} ({summary['bytes'] / 1e6:.1f} MB){drawn}")

@@ -172,3 +172,23 @@ def _distilled(result: dict) -> str:
     if "decoder" in result:
         lines.append(f"decoder: {result['decoder']['grey_levels']:.2f} grey levels from the full one")
     return "\n".join(lines)
+
+
+@app.command()
+def analyser(
+    recipe: Recipe,
+    population: Annotated[Path, typer.Option(metavar="DIR", help="Procedural people with their truth (`negface "
+                                             "population make`).")],
+    out: Out,
+    threads: Threads = None,
+    json: JsonOption = None,
+) -> None:
+    """Train an analyser on renders: pose, light, expression, age, skin tone, landmarks, parsing.
+
+    Example: negface train analyser analyser.toml --population people --out runs/analyser
+    """
+    from negface.training.analyser import train_analyser
+    from negface.training.recipe import AnalyserRecipe, load_recipe
+
+    _set_threads(threads)
+    _report("analyser", train_analyser(load_recipe(AnalyserRecipe, recipe), population, out), json)

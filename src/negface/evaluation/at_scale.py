@@ -17,13 +17,13 @@ from .inputs import Gallery
 from .int8_scores import Int8Gallery, to_int8
 from .moments import Moments, pair_moments
 from .scoring import HISTOGRAM_BINS, LATTICE, sample_impostors
-from .tails import FINE, MapBlocks, TailPlan, Tails, TailWork, count_tails, over_threads
+from .tails import ERROR_UNITS, FINE, MapBlocks, TailPlan, Tails, TailWork, count_tails, over_threads
 
 _SAMPLE = 1 << 22
 # Keeps what a unit of work hands back small; a wider guess is cut, and a second pass looks where it has to.
 _WIDEST_SPAN = 512
 # Of all pairs, the share that int8 may ask to have scored again around one operating point, and how many always may.
-_RESCORED_SHARE, _RESCORED_PAIRS = 0.004, 1 << 24
+_RESCORED_SHARE, _RESCORED_PAIRS = 0.002, 1 << 24
 _MARK_ALL_IMAGES = 1 << 16
 _MARK_STRIDE = 8
 _CURVE_POINTS = 256
@@ -61,17 +61,18 @@ def measure_at_scale(people: Gallery, *, intervals: bool = True, seed: int = 0, 
     spread = map_blocks or over_threads(threads)
     tails = count_tails(work, spread)
     counts = _counts(tails, work.plan, genuine, slack)
-    exact = replace(work, plan=replace(work.plan, marks=(), n_closest=0))
+    exact, last = replace(work, plan=replace(work.plan, marks=(), n_closest=0)), tails
     while missing := _missing(counts, exact.plan, slack):
         # The sample looked in the wrong place; now the cells are known, within the slack of int8.
         exact = replace(exact, plan=replace(exact.plan, **_spans_over(missing, counts, slack)))
-        counts = _counts(count_tails(exact, spread), exact.plan, genuine, slack)
+        last = count_tails(exact, spread)
+        counts = _counts(last, exact.plan, genuine, slack)
     values, thresholds = _estimates(counts, moments)
     found = _intervals(people, values, counts, tails, work.plan, moments) if intervals else {}
     closest = sorted(tails.closest.values(), key=lambda item: (-item[0], item[1], item[2]))[: work.plan.n_closest]
     return AtScale(values, thresholds, found, _histogram(counts), _det(counts),
                    [(score, int(people.order[i]), int(people.order[j])) for score, i, j in closest], moments,
-                   _score_error(quantised, tails, exact.plan, counts) if quantised is not None else None)
+                   _score_error(quantised, last, exact.plan, counts) if quantised is not None else None)
 
 
 def _slack_cells(quantised: Int8Gallery | None) -> int:
@@ -195,12 +196,14 @@ def _det(counts: points.Counts) -> dict[str, list]:
 def _score_error(quantised: Int8Gallery, tails: Tails, plan: TailPlan, counts: points.Counts) -> dict[str, float]:
     """How far int8 was off, and what that and scoring only some of the pairs again can do to a rate.
 
-    A pair beyond the slack of six standard deviations is placed wrongly with a chance of at most 2 exp(-18); the share
-    of placed pairs that lies above a threshold is known to four standard errors of its sample.
+    A pair beyond the slack of six standard deviations is placed wrongly with a chance of at most 2 exp(-18), if the
+    residuals' sum is sub-Gaussian (``rescored_largest`` shows it); the share of placed pairs that lies above a
+    threshold is known to four standard errors of its sample.
     """
     number, squares, largest = tails.errors
     sampled = [4 * (placed / counts.n_impostor) * 0.5 / math.sqrt(max(placed / every, 1))
                for placed, every in zip(tails.placed.tolist(), plan.every, strict=True) if every > 1]
     return {"score_bound": quantised.bound, "slack": quantised.slack, "deviation": quantised.deviation,
-            "rescored_pairs": int(number), "rescored_deviation": math.sqrt(squares / number) if number else 0.0,
-            "rescored_largest": float(largest), "rate_bound": 2 * math.exp(-18) + max(sampled, default=0.0)}
+            "rescored_pairs": int(number), "rescored_largest": float(largest) / ERROR_UNITS,
+            "rescored_deviation": math.sqrt(squares / number) / ERROR_UNITS if number else 0.0,
+            "rate_bound": 2 * math.exp(-18) + max(sampled, default=0.0)}

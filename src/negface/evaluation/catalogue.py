@@ -32,12 +32,12 @@ _metric("feature-distance", "feature_diversity", "mean pairwise 1 - cosine of a 
         "arXiv 1801.03924 for distances in feature space")
 _metric("leakage", "leakage", "share of images whose nearest training person reaches the threshold of FMR 0.1 %",
         "arXiv 2410.24015, training-image leakage in synthetic sets")
-_metric("vendi-score", "fidelity:vendi_score", "exp of the entropy of the eigenvalues of the cosine kernel over n",
+_metric("vendi-score", "_fidelity:vendi_score", "exp of the entropy of the eigenvalues of the cosine kernel over n",
         "arXiv 2210.02410, eq. 3")
-_metric("frechet-distance", "fidelity:frechet_distance",
+_metric("frechet-distance", "_fidelity:frechet_distance",
         "squared Frechet distance of Gaussians fitted to recogniser features; exact for n < d",
         "arXiv 1706.08500, eq. 6, on recogniser features in place of Inception's")
-_metric("precision-recall", "fidelity:fidelity",
+_metric("precision-recall", "_fidelity:fidelity",
         "share of a set inside the 3-nearest-neighbour manifold of the reference, and the reverse",
         "arXiv 1904.06991, eqs. 1 and 2")
 _metric("attribute-spread", "_attributes:attribute_spread",
@@ -45,7 +45,7 @@ _metric("attribute-spread", "_attributes:attribute_spread",
         "arXiv 2602.18831, intra-class diversity")
 _metric("tar-at-far", "pair_scores:pair_rates", "highest TAR whose FAR does not exceed the bound; interval over people",
         "ISO/IEC 19795-1")
-_metric("tpir-at-fpir", "identification:identification",
+_metric("tpir-at-fpir", "_identification:identification",
         "share of searches whose mate is the best candidate, at a bound on false positive identification",
         "ISO/IEC 19795-1; NISTIR 8271, sec. 3")
 _metric("group-gap", "groups:fairness", "difference between the worst and the best group, of every measure",
@@ -58,7 +58,7 @@ register("protocol", "verification/1", "negface.evaluation.verification:verifica
          paper="insightface verification rule, after UMass TR 07-49")
 register("protocol", "ijb-1:1/1", "negface.evaluation.template_protocol:template_verification",
          "templates pooled by media, TAR@FAR over the pairs of a meta file", paper="IJB-C, ICB 2018, 1:1 protocol")
-register("protocol", "identification/1", "negface.evaluation.identification:identification",
+register("protocol", "identification/1", "negface.evaluation._identification:identification",
          "open-set search: a share of the people enrolled with k images, everyone's others searched for",
          paper="NISTIR 8271, sec. 3")
 register("protocol", "fairness/1", "negface.evaluation.groups:fairness",

@@ -33,7 +33,8 @@ NOT_MEASURED = {
 def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditioned: Embeddings | None = None,
             pose: Any = None, pose_model: str = "not named", features: Embeddings | None = None,
             training: Embeddings | None = None, calibration: Embeddings | None = None, conditioner: Any = None,
-            bootstrap: int = 1000, seed: int = 0, threads: int | None = None, force: bool = False) -> dict[str, Any]:
+            bootstrap: int = 1000, seed: int = 0, threads: int | None = None, force: bool = False,
+            precision: str = "float32") -> dict[str, Any]:
     """Measure all that the inputs allow; plain data with ``_low``/``_high`` beside every measure.
 
     Args:
@@ -44,13 +45,14 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
         features: embeddings of the same images by a network that is neither; its name is reported.
         training, calibration: training people and real people for the threshold, by the judge: leakage.
         conditioner: name and hash or hash, where ``contexts`` does not say.
+        precision: of the scores, ``float32`` or ``int8`` (docs/scoring.md).
 
     ``diversity`` is ``genuine_std``, the spread under the judge. Errors: as of the single measures.
     """
     conditioner = conditioner or (contexts.conditioner if contexts else None) or _recogniser(conditioned)
     shared: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
-    out = separability(judged.embeddings, judged.labels, threads=threads, judge=_recogniser(judged),
-                       conditioner=conditioner, force=force, **shared).to_dict()
+    out = separability(judged.embeddings, judged.labels, threads=threads, precision=precision,
+                       judge=_recogniser(judged), conditioner=conditioner, force=force, **shared).to_dict()
     out |= {f"diversity{end}": out[f"genuine_std{end}"] for end in ("", "_low", "_high")}
     out |= {key: None for keys in NOT_MEASURED.values() for key in keys}
     out["diversity_is"] = "genuine_std"
@@ -136,6 +138,12 @@ def table(result: Mapping[str, Any]) -> str:
             said = "above chance" if result["leakage_exceeds_chance"] else "not above chance"
             text += f"  ({said}: training people among themselves {result['leakage_chance_rate']:.2%})"
         lines.append(f"  {label:<26}{text}")
+    if result.get("score_error"):
+        lines.append(f"  scored in int8, again in float32 around the operating points: rates are within "
+                     f"{result['score_error']['rate_bound']:.1e}, a score elsewhere within "
+                     f"{result['score_error']['score_bound']:.3f}")
+    if str(result.get("interval_method") or "").startswith("jackknife"):
+        lines.append("  intervals by the jackknife over identities: the set is too large to draw again")
     if result["judge_is_conditioner"]:
         lines.append("  WARNING: the judge is the conditioner; it grades its own work")
     elif result["judge_is_conditioner"] is None:

@@ -37,7 +37,7 @@ class Units:
 
     def weights(self, drawn: np.ndarray) -> np.ndarray:
         """Weights ``[n]`` of all pairs for one draw ``[count]``."""
-        return np.where(self.first == self.second, drawn[self.first], drawn[self.first])
+        return np.where(self.first == self.second, drawn[self.first], drawn[self.first] * drawn[self.second])
 
 
 def people_units(people: Sequence[str]) -> Units:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from .int8_scores import Int8Gallery
 from .scoring import LATTICE, Tiles, cut_closest, note_closest, one_thread_each
 
 FINE = 1 << 27
+ERROR_UNITS = 1 << 22
 # Index 0 takes what is not counted; a cosine may leave [-1, 1] by rounding, by one cell.
 _OFFSET = LATTICE + 2
 _CELLS = 2 * LATTICE + 4
@@ -56,14 +59,14 @@ class Tails:
     pair; ``fine``: per span int64 ``[1 + cells of 2^-27 + 1]``, the ends for pairs that int8 placed in it wrongly;
     ``placed`` int64 ``[spans]``: pairs placed in each; ``marked`` int64 ``[k + 1, n]``: per image its impostor pairs in
     the marked tiles and those at or above each mark; ``closest``: by pair of people, (score, row, row); ``errors``
-    float64 ``[3]``: number, sum of squares and largest of the differences between int8 and float32 scores.
+    int64 ``[3]``: number, sum of squares and largest of the differences between int8 and float32 scores, in 2^-22.
     """
 
     lattice: np.ndarray
     fine: list[np.ndarray]
     placed: np.ndarray
     marked: np.ndarray
-    errors: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    errors: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
     closest: dict[tuple[int, int], tuple[float, int, int]] = field(default_factory=dict)
     floor: float = -2.0
 
@@ -106,17 +109,21 @@ class TailWork:
     shape: tuple[int, int] | None = None
     block: int = 4096
 
+    @cached_property
     def tiles(self) -> Tiles:
+        """On its device once, however many jobs there are."""
         return Tiles(self.people, self.device, self.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "tiles"}
 
     def jobs(self) -> list[range]:
         """The strips, cut into units of work."""
-        tiles = self.tiles()
-        size = max(1, -(-self.block // tiles.rows))
-        return [range(at, min(at + size, tiles.n_strips)) for at in range(0, tiles.n_strips, size)]
+        n_strips, size = self.tiles.n_strips, max(1, -(-self.block // self.tiles.rows))
+        return [range(at, min(at + size, n_strips)) for at in range(0, n_strips, size)]
 
     def __call__(self, strips: range) -> Tails:
-        tiles, out = self.tiles(), Tails.empty(self.plan, len(self.people.codes))
+        tiles, out = self.tiles, Tails.empty(self.plan, len(self.people.codes))
         for strip in strips:
             inside: list[list[np.ndarray]] = [[] for _ in self.plan.spans]
             for column in tiles.columns(strip):
@@ -156,9 +163,9 @@ class TailWork:
             return _values(scores, flat)
         first, second = flat // scores.shape[1] + start, flat % scores.shape[1] + column
         exact = self.int8.rescored(tiles.matrix, first, second)
-        off = np.abs(exact.astype(np.float64) - _values(scores, flat))
-        out.errors += (len(off), float((off**2).sum()), 0.0)
-        out.errors[2] = max(out.errors[2], float(off.max()))
+        off = np.rint(np.abs(exact - _values(scores, flat)) * ERROR_UNITS).astype(np.int64)
+        out.errors += (len(off), int((off**2).sum()), 0)
+        out.errors[2] = max(out.errors[2], int(off.max()))
         return exact
 
     def _note_closest(self, tiles: Tiles, scores: torch.Tensor, strip: int, column: int, out: Tails) -> None:

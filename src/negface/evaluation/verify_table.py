@@ -109,7 +109,7 @@ def verify_all(recognizers: Iterable[Recognizer], benchmarks: Sequence[Benchmark
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"two {kind} are called {twice!r}", where="verify",
-                             fix="name benchmarks with NAME=PATH, recognisers in their declarations")
+                             fix="name each with NAME=PATH")
     for eye in recognizers:
         for benchmark in benchmarks:
             check_unseen(eye.declaration, benchmark.people, benchmark=benchmark.name, force=options.get("force", False))

@@ -6,7 +6,7 @@ are paired. Several seeds: a replicate draws seeds too. p-values are two-sided b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,20 +89,35 @@ def group(cells: Sequence[Measured], name: str, weight: float | None = None) -> 
     return [cell for cell in cells if cell.name == name and weight in (None, cell.weight)]
 
 
-def against_baseline(cells: Sequence[Measured], metric: str, *, ratio: bool) -> dict[tuple[str, float], Estimate]:
-    """Every setting's metric over (``ratio``) or minus the baseline's, over the seeds both have; Holm-adjusted."""
-    plain = group(cells, BASELINE)
+Reference = Callable[[str, float], "tuple[str, float] | None"]
+"""Whom a setting (name, weight) is held against; None: nobody."""
+
+
+def to_baseline(name: str, _: float) -> tuple[str, float] | None:
+    """Every setting against plain sampling."""
+    return None if name == BASELINE else (BASELINE, 0.0)
+
+
+def to_unvaried(name: str, weight: float) -> tuple[str, float] | None:
+    """A setting with variation against the same without."""
+    plain, varied, _ = name.partition(VARIED)
+    return (plain, weight) if varied else None
+
+
+def against(cells: Sequence[Measured], metric: str, reference: Reference, *,
+            ratio: bool) -> dict[tuple[str, float], Estimate]:
+    """Every setting's metric over (``ratio``) or minus its reference's, over the seeds both have; Holm-adjusted."""
+    have = [cell for cell in cells if metric in cell.values]
     found: dict[tuple[str, float], Estimate] = {}
-    for name, weight in dict.fromkeys((cell.name, cell.weight) for cell in cells if cell.name != BASELINE):
-        mine = [cell for cell in group(cells, name, weight) if metric in cell.values]
-        if not mine or not plain:
+    for name, weight in dict.fromkeys((cell.name, cell.weight) for cell in have):
+        other = reference(name, weight)
+        groups = [group(have, *place) for place in ((name, weight), other)] if other is not None else []
+        seeds = common_seeds(*groups)
+        if not seeds:
             continue
-        seeds = common_seeds(mine, [cell for cell in plain if metric in cell.values])
-        pair = over_seeds(mine, metric, seeds), over_seeds(plain, metric, seeds)
-        if pair[0] is None or pair[1] is None:
-            continue
+        mine, plain = (over_seeds(each, metric, seeds) for each in groups)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found[name, weight] = estimate(pair[0] / pair[1] if ratio else pair[0] - pair[1], 1.0 if ratio else 0.0)
+            found[name, weight] = estimate(mine / plain if ratio else mine - plain, 1.0 if ratio else 0.0)
     return holm(found)
 
 

@@ -118,6 +118,6 @@ def summary(found: dict[str, Any]) -> str:
     lines = []
     for name, effect in found["effects"].items():
         diversity, adherence = effect["diversity_ratio"], effect["adherence_difference"]
-        lines.append(f"{name}: {told(effect)}; diversity x {diversity[0]:.3f} [{diversity[1]:.3f}, {diversity[2]:.3f}]; "
-                     f"adherence {adherence[0]:+.4f} [{adherence[1]:+.4f}, {adherence[2]:+.4f}]")
+        lines.append(f"{name}: {told(effect)}; diversity x {diversity[0]:.3f} [{diversity[1]:.3f}, "
+                     f"{diversity[2]:.3f}]; adherence {adherence[0]:+.4f} [{adherence[1]:+.4f}, {adherence[2]:+.4f}]")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from typing import Any
 from negface.contexts.bank import REAL_PEOPLE_NOTE
 from negface.foundation.errors import IncompleteError, InputError, NegFaceError
 from negface.foundation.files import ensure_folder, write_json, write_text
+from negface.foundation.progress import format_seconds
 from negface.generation.claims import claim
 from negface.generation.plan import versions
 from negface.report import render
@@ -151,11 +152,16 @@ class _Writer:
 
     def __init__(self, bench: Bench, setup: ExperimentSetup):
         self.bench, self.setup, self.places = bench, setup, places_of(bench)
-        self.page_written = time.monotonic()
+        self.began = self.page_written = time.monotonic()
+        self.made = 0
 
     def after_cell(self, setting: Setting) -> None:
         """Tables after every cell, the page now and then."""
-        self.bench.journal.say(f"{self.places[setting]} done")
+        self.made += 1
+        left = sum(not finished(item, self.bench, place) for item, place in self.places.items())
+        seconds = (time.monotonic() - self.began) / self.made * left / self.setup.workers
+        self.bench.journal.say(f"{self.places[setting]} done; {left} of {len(self.places)} cells left"
+                               + (f", about {format_seconds(seconds)}" if left else ""))
         data = self.tables()
         if data and time.monotonic() - self.page_written > PAGE_EVERY:
             self._page(data)

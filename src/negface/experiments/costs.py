@@ -99,5 +99,5 @@ def plan_text(found: dict[str, Any]) -> str:
     taught = found["student_images_per_second"]
     speed = f"{found['images_per_second']:.1f} images/s" + (f", students {taught:.0f} images/s" if taught else "")
     return "\n".join([*lines, f"{found['n_cells']} cells, {found['n_students']} students, {found['n_images']:,} "
-                      f"images; workers {found['workers']}: about {format_seconds(found['seconds'])} ({speed}); rendering, "
-                      "measuring and examining come on top"])
+                      f"images; workers {found['workers']}: about {format_seconds(found['seconds'])} ({speed}); "
+                      "rendering, measuring and examining come on top"])

@@ -1,6 +1,6 @@
 """``demo``: the shipped models at work. The same noise twice, plain and with far negatives, judged and shown.
 
-Nothing is trained and nothing is downloaded. Contexts of held-out people and random ones are reported beside each other.
+Nothing is trained and nothing is downloaded. Contexts of held-out people and random ones are reported side by side.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FIGURES = ("fdr", "eer", "fmr100", "fmr1000", "genuine_mean", "genuine_std", "im
 NOTE = ("rendered people, not photographs: generator and recognisers were trained on procedural people who do not "
         "exist, and the numbers say nothing about photographs")
 RANDOM_NOTE = ("random (uniform) contexts are directions no face of the conditioner points to: adherence to them is "
-               "low by construction, and people drawn from them are told apart for other reasons; they are reported beside "
-               "the held-out people's, never mixed with them")
+               "low by construction, and people drawn from them are told apart for other reasons; they are reported "
+               "beside the held-out people's, never mixed with them")
 
 
 def demo_recipe() -> RunRecipe:

@@ -7,10 +7,14 @@ and with the negative's direction reused. The cheapest setting that cannot be to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from negface.foundation.errors import InputError
+from negface.generation.planning import model_facts
 from negface.perception import read_embeddings
 from negface.sampling import guidance
+from negface.sampling.distilled import Distilled
 
 from .paired import ratio, replicates
 from .sampled_sets import JUDGED, MEASURED, MEASURES, Setting, Studio, draw, measure
@@ -42,12 +46,21 @@ def settings(weight: float = 0.5, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Se
     return [*plain, *dear, *saving]
 
 
+def student(model: Path, weight: float = 0.5, seeds: tuple[int, ...] = (0, 1, 2)) -> Setting:
+    """The row of a distilled model, at its own steps; ``InputError`` for a model that is not distilled."""
+    chosen = model_facts(model)["schedulers"].build()
+    if not isinstance(chosen, Distilled):
+        raise InputError("is not distilled", where=model, fix="give what `negface train distill` wrote")
+    steps = len(chosen.visits)
+    return Setting(f"student-{steps}", guidance.constant(weight), chosen.to_dict(), steps, seeds=seeds, model=model)
+
+
 def rows(studio: Studio, grid: Sequence[Setting]) -> list[dict[str, Any]]:
     """Draw and measure a grid; a row for each setting, in the order of cost, with the default preset marked."""
     table = []
     for item in grid:
         found = measure(studio, item)
-        table.append({"setting": item.name, "scheduler": item.scheduler, "steps": item.steps,
+        table.append({"setting": item.name, "scheduler": item.scheduler_name, "steps": item.steps,
                       "guidance": str(item.rule), "predictions": item.predictions,
                       "seeds": " ".join(map(str, item.seeds)), **{key: found[key] for key in MEASURED},
                       "mean_weight": found["mean_weight"], "images_per_second": found["images_per_second"],

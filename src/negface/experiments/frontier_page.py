@@ -1,4 +1,4 @@
-"""The frontier for readers: a Markdown page with its table, and the curve beside it. All text comes from the figures."""
+"""The frontier for readers: a Markdown page with its table, the curve beside it; all text comes from the figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PANELS = (("fdr", "FDR", 1), ("eer", "EER, %", 100), ("diversity", "diversity (g
           ("adherence", "adherence", 1))
 KINDS = {"": "everywhere", "-interval": "on an interval", "-reuse2": "negative reused, k = 2",
          "-reuse3": "negative reused, k = 3"}
-MARKERS = {"ddpm": "s", "ddim": "o", "dpmpp": "D", "unipc": "^"}
+MARKERS = {"ddpm": "s", "ddim": "o", "dpmpp": "D", "unipc": "^", "distilled": "*"}
 
 
 def write_page(path: Path, table: Sequence[dict[str, Any]], verdict: str, remarks: Sequence[str]) -> None:
@@ -24,9 +24,9 @@ def write_page(path: Path, table: Sequence[dict[str, Any]], verdict: str, remark
     write_bytes(picture, curve(table))
     made = "\n".join(f"- {remark}" for remark in remarks[:-1])
     write_text(path, f"# The frontier: quality against predictions\n\n{verdict}\n\n![curve]({picture.name})\n\n"
-                     f"{markdown(table)}\n\nIntervals are 95 %, bootstrap over people. \"FDR / DDPM-1000\" is paired: the "
-                     f"same people from the same starting noise, first seed. FDR is not to be read without diversity "
-                     f"and adherence beside it.\n\nMade by:\n\n{made}\n")
+                     f"{markdown(table)}\n\nIntervals are 95 %, bootstrap over people. \"FDR / DDPM-1000\" is paired: "
+                     f"the same people from the same starting noise, first seed. FDR is not to be read without "
+                     f"diversity and adherence beside it.\n\nMade by:\n\n{made}\n")
 
 
 def curve(table: Sequence[dict[str, Any]]) -> bytes:
@@ -49,7 +49,7 @@ def curve(table: Sequence[dict[str, Any]]) -> bytes:
     for axis in axes[1]:
         axis.set_xlabel("predictions an image")
     axes[0, 0].legend(fontsize=8)
-    figure.suptitle("square DDPM, circle DDIM, diamond DPM-Solver++ 2M, triangle UniPC", fontsize=9)
+    figure.suptitle("square DDPM, circle DDIM, diamond DPM-Solver++ 2M, triangle UniPC, star student", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -189,12 +189,12 @@ def check_experiment(recipe: ExperimentRecipe, where: object = "recipe") -> Expe
     if recipe.sampling.identities > recipe.sampling.bank:
         raise InputError(f"{recipe.sampling.identities} identities of a bank of {recipe.sampling.bank}", where=where,
                          fix="sampling.bank must be at least sampling.identities")
+    if recipe.references and recipe.student is None:
+        raise InputError("floor and ceiling are for students, and there is no section [student]", where=where)
     cells = recipe.settings()
     if FLOOR in recipe.references and not any(cell.strategy.name == BASELINE and cell.student for cell in cells):
         raise InputError("the floor shuffles the names of the baseline's pictures, and no block with students has it",
                          where=where, fix="add baseline = [0] to the first block's strategies")
-    if recipe.references and recipe.student is None:
-        raise InputError("floor and ceiling are for students, and there is no section [student]", where=where)
     return recipe
 
 

@@ -13,11 +13,18 @@ from typing import Any
 from .compare import (
     Estimate,
     Measured,
-    against_baseline,
+    Reference,
+    against,
     at_equal,
+    common_seeds,
     common_target,
     curves,
+    estimate,
+    group,
+    over_seeds,
     spearman,
+    to_baseline,
+    to_unvaried,
 )
 from .grid import CEILING, FLOOR, Setting
 from .recipe import BASELINE
@@ -165,7 +172,7 @@ def _answer(value: Estimate, count: int) -> str:
 def _unanswered(cells: Sequence[Measured]) -> str:
     if any("student_accuracy" in cell.values for cell in cells):
         return "Whether a more separable set makes a better recogniser takes at least four cells with a student."
-    found = against_baseline(cells, "fdr", ratio=True)
+    found = against(cells, "fdr", to_baseline, ratio=True)
     sure = [item for item in found.values() if item.sure]
     up = sum(item.value > 1 for item in sure)
     return (f"Of {len(found)} settings, {up} surely raise separability above the baseline and {len(sure) - up} surely "
@@ -174,8 +181,6 @@ def _unanswered(cells: Sequence[Measured]) -> str:
 
 def _ends(cells: Sequence[Measured]) -> list[str]:
     """Where the scale begins and ends: floor, baseline, ceiling."""
-    from .compare import common_seeds, estimate, group, over_seeds
-
     said = []
     for name in (FLOOR, BASELINE, CEILING):
         mine = [cell for cell in group(cells, name) if "student_accuracy" in cell.values]
@@ -186,17 +191,22 @@ def _ends(cells: Sequence[Measured]) -> list[str]:
 
 
 def _equal_w(cells: Sequence[Measured]) -> list[dict[str, Any]]:
-    ratios = {name: against_baseline(cells, name, ratio=True) for name in ("fdr", "diversity", "adherence")}
-    students = against_baseline(cells, "student_accuracy", ratio=False)
+    """At equal w: against the baseline; with variation against without."""
+    return [*_against(cells, to_baseline, "At equal w, against the baseline"),
+            *_against(cells, to_unvaried, "Variation of the context, against the same strategy without")]
+
+
+def _against(cells: Sequence[Measured], reference: Reference, title: str) -> list[dict[str, Any]]:
+    ratios = {name: against(cells, name, reference, ratio=True) for name in ("fdr", "diversity", "adherence")}
+    students = against(cells, "student_accuracy", reference, ratio=False)
     rows = []
     for (name, weight), fdr in ratios["fdr"].items():
         others = [ratios[key].get((name, weight)) for key in ("diversity", "adherence")]
         student = students.get((name, weight))
         rows.append([name, f"{weight:g}", _number(fdr, 2), _p(fdr), *(_number(item, 2) for item in others),
                      _number(student, 3, signed=True), _p(student)])
-    table = {"title": "At equal w, against the baseline", "columns":
-             ["strategy", "w", "FDR ratio", "p", "diversity ratio", "adherence ratio", "student accuracy difference",
-              "p"], "rows": rows,
+    table = {"title": title, "columns": ["strategy", "w", "FDR ratio", "p", "diversity ratio", "adherence ratio",
+                                         "student accuracy difference", "p"], "rows": rows,
              "say": "Paired: the same people, and the same folds, are drawn for both. p is two-sided and adjusted for "
                     "the number of rows (Holm)."}
     return [table] if rows else []

@@ -6,7 +6,6 @@ its plan: one that two comparisons need is drawn once where they share a folder;
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from negface.foundation.errors import InputError
 from negface.generation import Inputs, Plan, Tools, estimate, generate, make_inputs, make_plan
 from negface.perception import Embeddings, read_embeddings
 from negface.sampling import schedulers
+from negface.sampling.distilled import Distilled
 from negface.sampling.guidance import Guidance
 
 from .eyes import Eyes, write_seen
@@ -34,7 +34,10 @@ MEASURED = (*(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high
 
 @dataclass(frozen=True)
 class Setting:
-    """How a set is drawn: the scheduler (a name or a description), its steps, the rule, the negatives, the seeds."""
+    """How a set is drawn: the scheduler (a name or a description), its steps, the rule, the negatives, the seeds.
+
+    ``model``: folder of another pipeline than the studio's, such as a student.
+    """
 
     name: str
     rule: Guidance
@@ -42,10 +45,18 @@ class Setting:
     steps: int = 20
     negatives: str = "far"
     seeds: tuple[int, ...] = (0, 1, 2)
+    model: Path | None = None
+
+    @property
+    def scheduler_name(self) -> str:
+        """The scheduler's name."""
+        return self.scheduler if isinstance(self.scheduler, str) else self.scheduler["name"]
 
     @property
     def predictions(self) -> int:
-        """Predictions of the network an image costs."""
+        """Predictions of the network an image costs; a distilled model's guided prediction is one."""
+        if self.scheduler_name == Distilled.name:
+            return self.steps
         described = {"name": self.scheduler} if isinstance(self.scheduler, str) else self.scheduler
         timesteps = schedulers.from_dict(described).timesteps(self.steps)
         return sum(map(len, self.rule.predicted(timesteps)))
@@ -83,14 +94,14 @@ class Studio:
         """The bank turned so that the seed's people come first, with their negatives."""
         if (seed + 1) * self.identities > len(self.bank):
             raise InputError(f"seed {seed} needs {(seed + 1) * self.identities} identities, the bank has "
-                             f"{len(self.bank)}", where="contexts", fix="make a larger bank, or draw fewer of each seed")
+                             f"{len(self.bank)}", where="contexts", fix="make a larger bank, or draw fewer a seed")
         turned = self.bank.subset(np.roll(np.arange(len(self.bank)), -seed * self.identities))
         return make_inputs(turned, setting.negatives, seed=seed)
 
     def plan(self, setting: Setting, inputs: Inputs, seed: int) -> Plan:
         """The plan of a set."""
         return make_plan(
-            self.model, inputs, guidance=setting.rule, identities=self.identities, images=self.images,
+            setting.model or self.model, inputs, guidance=setting.rule, identities=self.identities, images=self.images,
             steps=setting.steps, scheduler=setting.scheduler, seed=seed, batch=self.batch, threads=self.threads,
             dtype=self.dtype, size=self.size)
 
@@ -110,7 +121,8 @@ def draw(studio: Studio, setting: Setting, seed: int) -> tuple[Path, dict[str, A
     folder = studio.journal.root / "sets" / plan.hash[:16]
 
     def make() -> dict[str, Any]:
-        made = generate(plan, inputs, folder / DATASET, Tools(model=str(studio.model)), workers=studio.workers)
+        tools = Tools(model=str(setting.model or studio.model))
+        made = generate(plan, inputs, folder / DATASET, tools, workers=studio.workers)
         faces = datasets.open(folder / DATASET)
         write_seen(folder / JUDGED, faces, studio.eyes.judge, resize=studio.eyes.resize)
         write_seen(folder / CONDITIONED, faces, studio.eyes.conditioner, resize=studio.eyes.resize)
@@ -194,8 +206,3 @@ def only(settings: Sequence[Setting], pattern: str) -> list[Setting]:
     if not found:
         raise InputError(f"{pattern!r} fits none of {', '.join(item.name for item in settings)}", where="--only")
     return found
-
-
-def with_seeds(setting: Setting, seeds: tuple[int, ...]) -> Setting:
-    """The same setting with other seeds."""
-    return dataclasses.replace(setting, seeds=seeds)

@@ -6,7 +6,7 @@ from typing import Any
 _LAZY = {
     "Inputs": "inputs", "Plan": "plan", "Tools": "workers", "Unit": "plan", "dataset_card": "card",
     "estimate": "estimates", "generate": "run", "make_inputs": "inputs", "make_plan": "planning",
-    "model_hash": "plan", "parse_shard": "run", "remake": "remake", "verify": "verify",
+    "model_hash": "plan", "parse_shard": "run", "remake": "remaking", "verify": "verifying",
     "yunet_aligner": "finishing",
 }
 __all__ = sorted(_LAZY)

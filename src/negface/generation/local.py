@@ -23,6 +23,7 @@ from .publish import Folder, read_plan
 from .workers import BUSY, FAILED, FATAL, LOST, PUBLISHED, RUN_LOCK, SAMPLED, Event, Report, Tools, Worker
 
 _POLL = 0.02
+START = "spawn"  # a forked child would inherit the threads' locks
 
 
 class InlinePool:
@@ -79,7 +80,7 @@ class LocalPool:
     def __init__(self, folder: Folder, inputs: Inputs, tools: Tools, workers: int):
         inputs.save(folder.units)
         self._folder, self._tools = folder, tools
-        self._context = multiprocessing.get_context("spawn")
+        self._context = multiprocessing.get_context(START)
         self._members = [_Member(f"worker {number}") for number in range(workers)]
 
     def room(self) -> bool:
@@ -150,13 +151,14 @@ class LocalPool:
 
     def close(self) -> None:
         """Let idle workers end, and end the others."""
-        for member in self._members:
-            if member.channel is None:
-                continue
-            if member.sampling is None and not member.writing:
-                with contextlib.suppress(OSError):
-                    member.channel.send(None)
-                member.process.join(5)
+        running = [member for member in self._members if member.channel is not None]
+        idle = [member for member in running if member.sampling is None and not member.writing]
+        for member in idle:
+            with contextlib.suppress(OSError):
+                member.channel.send(None)
+        for member in idle:
+            member.process.join(5)
+        for member in running:
             member.process.terminate()
             member.process.join()
             member.channel.close()

@@ -21,7 +21,7 @@ from .inputs import Inputs
 from .local import InlinePool, LocalPool
 from .plan import Plan, Unit
 from .publish import Folder, clean, discard, finish, prepare, rejections, remove_workings
-from .soundness import by_unit, reopen, unpublish_broken
+from .soundness import rejected_by_unit, reopen, unpublish_broken
 from .status import SetAside, Status
 from .workers import RUN_LOCK, Tools
 
@@ -157,7 +157,7 @@ def _result(folder: Folder, mine: list[Unit], *, made: int, seconds: float) -> d
     plan, complete = folder.plan, folder.finished
     shown = plan.units() if complete else mine
     if complete:
-        lost = [row for rows in by_unit(folder)[1].values() for row in rows]
+        lost = [row for rows in rejected_by_unit(folder).values() for row in rows]
     else:
         lost = [row for row in rejections(folder) if row["unit"] in {unit.number for unit in mine}]
     by_step, identities = count_rejections(lost), sum(unit.count for unit in shown)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from negface.datasets import CARD_NAME, MANIFEST_NAME, Manifest, pack, read_range, read_rows
+from negface.datasets import CARD_NAME, MANIFEST_NAME, pack, read_range, read_rows
 from negface.foundation.errors import FormatError, InputError, NegFaceError
 from negface.foundation.files import ensure_folder, write_json
 
@@ -74,31 +75,43 @@ def unpublish_broken(folder: Folder) -> set[int]:
     return sound
 
 
-def by_unit(folder: Folder) -> tuple[dict[int, Rows], dict[int, Rows]]:
-    """Rows and rejections of a finished dataset by unit, as far as they can be read."""
-    found: tuple[dict[int, Rows], dict[int, Rows]] = ({}, {})
-    with contextlib.suppress(InputError, KeyError):
-        for row in Manifest(folder.root / MANIFEST_NAME):
-            found[0].setdefault(row["unit"], []).append(row)
-    with contextlib.suppress(InputError, KeyError):
-        for row in read_rows(folder.root / REJECTED_NAME):
-            found[1].setdefault(row["unit"], []).append(row)
+def rows_by_unit(folder: Folder) -> Iterator[tuple[int, Rows]]:
+    """A finished dataset's rows, a unit at a time (a manifest may be larger than the memory).
+
+    Raises:
+        FormatError, KeyError, TypeError: where a line cannot be read.
+    """
+    rows = read_rows(folder.root / MANIFEST_NAME)
+    return ((number, list(part)) for number, part in itertools.groupby(rows, key=lambda row: row["unit"]))
+
+
+def rejected_by_unit(folder: Folder) -> dict[int, Rows]:
+    """A finished dataset's rejections, as far as they can be read."""
+    found: dict[int, Rows] = {}
+    if (folder.root / REJECTED_NAME).is_file():
+        with contextlib.suppress(InputError, KeyError):
+            for row in read_rows(folder.root / REJECTED_NAME):
+                found.setdefault(row["unit"], []).append(row)
     return found
 
 
 def reopen(folder: Folder) -> bool:
     """Check a finished dataset. True if all is well; otherwise its units are taken apart again, to be mended."""
-    rows, rejected = by_unit(folder)
-    units = folder.plan.units()
-    sound = [unit for unit in units if unit.number in rows
-             and is_sound(folder, unit, rows[unit.number], rejected.get(unit.number, []))]
+    units = {unit.number: unit for unit in folder.plan.units()}
+    rejected, sound = rejected_by_unit(folder), set()
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        for number, rows in rows_by_unit(folder):
+            if number in units and is_sound(folder, units[number], rows, rejected.get(number, [])):
+                sound.add(number)
     beside = [CARD_NAME, *side_files(folder.plan)]
     if len(sound) == len(units) and all((folder.root / name).is_file() for name in beside):
         return True
     ensure_folder(folder.units)
-    for unit in sound:
-        write_json(folder.part(unit), {"rows": rows[unit.number], "rejected": rejected.get(unit.number, [])},
-                   indent=None)
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        for number, rows in rows_by_unit(folder):
+            if number in sound:
+                write_json(folder.part(units[number]), {"rows": rows, "rejected": rejected.get(number, [])},
+                           indent=None)
     (folder.root / MANIFEST_NAME).unlink()
     return False
 

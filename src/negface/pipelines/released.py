@@ -39,6 +39,8 @@ def released(choice: Compat, scheduler: Any, steps: int, negative: Any, *, defau
         raise InputError("the scheduler's settings are what the quirks change, so it must be given by name",
                          where=WHERE, fix="scheduler='ddim' or 'ddpm', or put the settings in the description yourself")
     described, steps = choice.scheduler(scheduler or default, steps)
+    if described == default:
+        described = scheduler  # as given: the pipeline's own may have settings of its own
     return described, steps, _negatives(choice, negative, shape)
 
 

@@ -12,25 +12,25 @@ from ..foundation.errors import InputError
 from .traits import People
 
 WEIGHTS: dict[str, float] = {
-    "hair_length": 18.4, "femininity": 14.24, "skin_tone": 9.72, "mouth_height": 5.86, "eye_height": 5.85,
-    "nose_length": 4.53, "hair_volume": 4.42, "head_width": 4.41, "eye_distance": 4.1, "hair_wave": 3.85,
-    "mouth_curve": 3.73, "mouth_width": 3.03, "forehead_width": 2.8, "face_width": 2.32, "head_height": 2.27,
-    "beard": 2.23, "adiposity": 2.16, "asymmetry_mouth": 2.04, "asymmetry_nose": 1.93, "hair_melanin": 1.92,
-    "asymmetry_eyes": 1.9, "skin_pattern": 1.9, "asymmetry_jaw": 1.81, "eye_depth": 1.6, "hairline": 1.4,
-    "jaw_width": 1.2, "ear_projection": 1.03, "eye_size": 0.85, "cheekbone_height": 0.71, "ear_height": 0.71,
-    "fringe": 0.7, "jaw_height": 0.57, "ear_size": 0.57, "eye_tilt": 0.47, "forehead_slope": 0.46, "brow_height": 0.44,
-    "lip_projection": 0.41, "cheekbone_projection": 0.4, "freckles": 0.4, "cheek_fullness": 0.39,
-    "hairline_recession": 0.39, "neck_width": 0.32, "brow_ridge": 0.32, "temple_depth": 0.3, "eye_opening": 0.26,
-    "brow_arch": 0.25, "widows_peak": 0.23, "nose_projection": 0.21, "complexion": 0.2, "undertone": 0.19,
-    "chin_length": 0.18, "ruddiness": 0.18, "hair_red": 0.17, "brow_thickness": 0.16, "ear_lobe": 0.16,
-    "tip_size": 0.15, "lower_lip": 0.15, "nose_width": 0.14, "iris_melanin": 0.12, "brow_tilt": 0.11,
-    "upper_lip": 0.11, "hair_part": 0.11, "bridge_width": 0.1, "tip_up": 0.09, "brow_length": 0.08,
-    "brow_density": 0.08, "mole_2_y": 0.08, "moustache": 0.08, "chin_projection": 0.07, "nose_bump": 0.07,
-    "mole_2_x": 0.07, "mole_3_x": 0.07, "mole_3_size": 0.07, "bridge_height": 0.06, "mole_2_size": 0.06,
-    "mole_3_y": 0.06, "chin_width": 0.05, "iris_size": 0.05, "mole_1_x": 0.04, "mole_1_y": 0.04, "lid_fold": 0.03,
-    "mole_1_size": 0.03, "head_length": 0.02, "philtrum": 0.02, "lip_colour": 0.01}
-"""Change of a neutral portrait's edges for one unit of a trait, relative to the mean over traits of that of one
-deviation. Traits that are not named change less than a hundredth."""
+    "skin_tone": 32.1, "hair_length": 19.82, "femininity": 15.98, "eye_height": 5.22, "mouth_height": 5.19,
+    "hair_volume": 4.18, "hair_melanin": 4.1, "head_width": 3.86, "nose_length": 3.86, "eye_distance": 3.46,
+    "beard": 3.08, "mouth_curve": 3.07, "hair_wave": 3.01, "mouth_width": 2.49, "forehead_width": 2.36,
+    "head_height": 2.01, "adiposity": 2, "face_width": 1.99, "skin_pattern": 1.95, "asymmetry_mouth": 1.62,
+    "asymmetry_nose": 1.55, "asymmetry_eyes": 1.49, "asymmetry_jaw": 1.46, "hairline": 1.42, "eye_depth": 1.34,
+    "jaw_width": 1.12, "fringe": 0.98, "ear_projection": 0.93, "eye_size": 0.66, "cheekbone_height": 0.62,
+    "ear_height": 0.59, "ear_size": 0.46, "jaw_height": 0.45, "undertone": 0.44, "forehead_slope": 0.41,
+    "cheek_fullness": 0.39, "lip_projection": 0.39, "hairline_recession": 0.39, "cheekbone_projection": 0.37,
+    "brow_height": 0.37, "eye_tilt": 0.36, "ruddiness": 0.36, "brow_ridge": 0.35, "freckles": 0.35, "neck_width": 0.32,
+    "hair_red": 0.29, "temple_depth": 0.26, "widows_peak": 0.26, "complexion": 0.23, "chin_length": 0.21,
+    "eye_opening": 0.2, "brow_arch": 0.2, "nose_projection": 0.18, "lower_lip": 0.15, "brow_thickness": 0.13,
+    "tip_size": 0.13, "nose_width": 0.12, "ear_lobe": 0.12, "bridge_width": 0.11, "hair_part": 0.11, "upper_lip": 0.1,
+    "iris_melanin": 0.1, "brow_tilt": 0.09, "chin_projection": 0.08, "brow_density": 0.08, "tip_up": 0.08,
+    "nose_bump": 0.07, "mole_3_x": 0.07, "moustache": 0.07, "chin_width": 0.06, "brow_length": 0.06,
+    "bridge_height": 0.06, "mole_2_y": 0.06, "mole_2_x": 0.05, "mole_3_y": 0.05, "mole_3_size": 0.05, "mole_1_x": 0.04,
+    "mole_1_y": 0.04, "mole_2_size": 0.04, "lid_fold": 0.03, "iris_size": 0.03, "philtrum": 0.02, "lip_colour": 0.02,
+    "mole_1_size": 0.02, "head_length": 0.01}
+"""Change of a neutral portrait, its pixels and its edges alike, for one unit of a trait, relative to the mean over
+traits of that of one deviation. Traits that are not named change less than a hundredth."""
 
 SHOWN_BY = {**dict.fromkeys(("beard", "moustache"), "femininity"),
             **dict.fromkeys(("hair_melanin", "hair_red", "iris_melanin", "freckles"), "skin_tone")}

@@ -98,6 +98,8 @@ def measured_effects() -> dict[str, Any]:
 def told(effect: dict[str, Any]) -> str:
     """One measured effect in words: ``FDR x 0.97 [0.95, 0.99] (ddim, 50 steps, far)``."""
     value, low, high = effect["fdr_ratio"]
+    if value is None or low is None:
+        return f"not defined ({effect['setting']})"
     if value == low == high == 1:
         return f"none: same images ({effect['setting']})"
     return f"FDR x {value:.3f} [{low:.3f}, {high:.3f}] ({effect['setting']})"

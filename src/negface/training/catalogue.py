@@ -81,7 +81,7 @@ def _head(name: str, target: str, summary: str, paper: str) -> None:
 
 
 _head("softmax", "heads:softmax", "cross entropy over inner products with class centres", "arXiv 1801.07698, eq. 1")
-_head("normface", "heads:normface", "cross entropy over scaled cosines, no margin", "NormFace, arXiv 1704.06369, sec. 3.3")
+_head("normface", "heads:normface", "cross entropy over scaled cosines", "NormFace, arXiv 1704.06369, sec. 3.3")
 _head("cosface", "heads:cosface", "a margin of the cosine to the own centre", "CosFace, arXiv 1801.09414, eq. 4")
 _head("arcface", "heads:arcface", "a margin of the angle to the own centre", "ArcFace, arXiv 1801.07698, eq. 3")
 _head("elastic-arc", "heads:elastic_arc", "a margin of the angle, drawn per picture",

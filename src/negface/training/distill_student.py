@@ -34,8 +34,8 @@ MEASURE_BATCH = 64
 def make_student(teacher: IDiffUNet, distilled: dict[str, Any]) -> IDiffUNet:
     """A denoiser with the teacher's weights that also takes the negative and its weight, both without effect at first.
 
-    ``InputError`` for a teacher that is distilled already, and for one that predicts noise: at the first step its clean latent is noise divided by 0.006, so
-    few steps cannot be learned from it (arXiv 2202.00512, sec. 4).
+    ``InputError`` for a teacher that is distilled already, and for one that predicts noise: at the first step its clean
+    latent is an error divided by 0.006, so few steps cannot be learned from it (arXiv 2202.00512, sec. 4).
     """
     if teacher.config.guidance_input:
         raise InputError("the model is a distilled one already", where="teacher", fix="give the one it was made from")

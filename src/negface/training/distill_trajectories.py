@@ -15,7 +15,7 @@ from torch import Tensor
 
 from negface.contexts import ContextBank, Selection, negatives
 from negface.contexts.selection import LEARNED, NONE
-from negface.foundation.errors import InputError
+from negface.foundation.errors import InputError, NegFaceError
 from negface.foundation.files import ensure_folder
 from negface.foundation.hashing import sha256_json
 from negface.foundation.noise import keyed_generator, keyed_normal
@@ -24,8 +24,9 @@ from negface.foundation.tensors import read_metadata, read_tensors, write_tensor
 from negface.models import IDiffUNet, PreparedContext
 from negface.pipelines import NegFaceDiffPipeline
 from negface.sampling import guidance
-from negface.sampling.loop import trajectory
+from negface.sampling.loop import Predict, trajectory
 from negface.sampling.schedule import NoiseSchedule
+from negface.sampling.schedulers import Scheduler
 
 from .distill_recipe import TrajectorySettings
 
@@ -138,7 +139,7 @@ def _is_part(path: Path, key: str, runs: int) -> bool:
     return found.get("key") == key and found.get("runs") == runs
 
 
-def _run(teacher: NegFaceDiffPipeline, scheduler: object, conditions: Conditions, rows: np.ndarray,
+def _run(teacher: NegFaceDiffPipeline, scheduler: Scheduler, conditions: Conditions, rows: np.ndarray,
          settings: TrajectorySettings) -> np.ndarray:
     shape = (teacher.unet.config.in_channels, *(teacher.unet.config.sample_size,) * 2)
     noise = np.stack([keyed_normal(shape, "distill-prior", settings.seed, int(row)) for row in rows])
@@ -151,10 +152,15 @@ def _run(teacher: NegFaceDiffPipeline, scheduler: object, conditions: Conditions
             states = [latents] + [state.float() for _, state in trajectory(
                 predict, scheduler, guidance.none(), latents, settings.steps)]
         blocks.append(torch.stack(states, dim=1).cpu().numpy())
-    return np.concatenate(blocks)
+    states = np.concatenate(blocks)
+    bad = np.flatnonzero(~np.isfinite(states).reshape(len(states), -1).all(axis=1))
+    if len(bad):
+        raise NegFaceError("the teacher gave NaN or infinity", where=f"run {int(rows[bad[0]])}",
+                           fix="check the model; try trajectories.precision = \"fp32\", or smaller weights")
+    return states
 
 
-def guided(unet: IDiffUNet, contexts: Tensor, vectors: Tensor, learned: Tensor, weights: Tensor):
+def guided(unet: IDiffUNet, contexts: Tensor, vectors: Tensor, learned: Tensor, weights: Tensor) -> Predict:
     """A ``predict`` for ``sampling.loop`` that answers with ``e_pos + w (e_pos − e_neg)``, a weight for each row."""
     other = unet.project_context(vectors, len(vectors))
     if learned.any():

@@ -78,7 +78,8 @@ class ElasticMargin(nn.Module):
 
 
 class QualityMargin(nn.Module):
-    """AdaFace: angle and subtraction by the norm of the embedding against its running mean (arXiv 2204.00964, sec. 3.3).
+    """AdaFace: angle and subtraction by the norm of the embedding against its running mean (arXiv 2204.00964,
+    sec. 3.3).
 
     ``share`` is the weight of a new batch in the running mean and deviation of norms, ``h`` their concentration (the
     paper's 0.33). No gradient flows through the norm.

@@ -1,7 +1,7 @@
 """A trained recogniser as an ONNX file with its declaration, its answers compared with torch's before it is published.
 
 torch's own exporters need the packages ``onnx`` or ``onnxscript``; recognition backbones are nine kinds of operations,
-so the graph of ``torch.export`` is written here, as protobuf by the field numbers of onnx.proto3 (IR 8, opset 13).
+so they are watched and written here, as protobuf by the field numbers of onnx.proto3 (IR 8, opset 13).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from negface.foundation.errors import InputError, MismatchError
 from negface.foundation.files import atomic_path, write_json
@@ -68,87 +69,105 @@ def _value_info(name: str, shape: Sequence[int | str]) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, _FLOAT) + _field(2, dims)))
 
 
-class _Graph:
-    """Collects nodes and weights under the names of torch's graph, its two ends under ours."""
+class _Graph(TorchFunctionMode):
+    """Watches a network answer for one picture and writes down what it does, a node an operation."""
 
-    def __init__(self, weights: dict[str, Tensor], ends: dict[str, str]):
-        self.weights, self.ends, self.used, self.nodes = weights, ends, dict[str, Tensor](), list[bytes]()
+    def __init__(self, weights: dict[str, Tensor]):
+        super().__init__()
+        self.weights, self.nodes = dict[str, Tensor](), list[bytes]()
+        # Tensors are held beside their names: an id may be given again once its tensor is gone.
+        self._named = {id(value): (name, value, True) for name, value in weights.items()}
 
-    def name(self, argument: fx.Node) -> str:
-        name = self.ends.get(argument.name, f"/{argument.name}")
-        if argument.name in self.weights:
-            self.used[name] = self.weights[argument.name]
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        watched = any(isinstance(item, Tensor) and id(item) in self._named for item in args)
+        if watched and isinstance(result, Tensor):
+            writer = _WRITERS.get(function.__name__)
+            if writer is None:
+                raise InputError(f"operation {function.__name__!r} cannot be written", where="ONNX export",
+                                 fix=f"it writes: {', '.join(_WRITERS)}")
+            name = f"/{len(self.nodes)}"
+            writer(self, name, *args, **(kwargs or {}))
+            self.end(result, name)
+        return result
+
+    def end(self, value: Tensor, name: str) -> None:
+        """Give a result, or the input, its name."""
+        self._named[id(value)] = (name, value, False)
+
+    def name(self, value: Tensor) -> str:
+        """The name of a result or a weight; a weight is taken into the file."""
+        name, _, is_weight = self._named[id(value)]
+        if is_weight:
+            self.weights[name] = value
         return name
 
     def given(self, name: str, value: Tensor) -> str:
-        """A weight that torch's graph does not have in this form."""
-        self.used[name] = value
+        """A weight that the network does not have in this form."""
+        self.weights[name] = value
         return name
 
-    def node(self, operation: str, inputs: Sequence[str], output: fx.Node, **attributes: Any) -> None:
-        parts = [_field(1, name) for name in inputs] + [_field(2, self.name(output)), _field(4, operation)]
+    def node(self, operation: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+        parts = [_field(1, name) for name in inputs] + [_field(2, output), _field(4, operation)]
         self.nodes.append(b"".join(parts + [_field(5, _attribute(key, value)) for key, value in attributes.items()]))
 
 
-def _arguments(node: fx.Node, *defaults: Any) -> list[Any]:
-    """Positional arguments, those left out filled from the end of ``defaults``."""
-    return [*node.args, *defaults[len(node.args) :]]
-
-
-def _conv(graph: _Graph, node: fx.Node) -> None:
-    images, weight, bias, stride, padding, dilation, groups = _arguments(
-        node, None, None, None, [1, 1], [0, 0], [1, 1], 1)
+def _conv(graph: _Graph, out: str, images: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple, padding: tuple,
+          dilation: tuple, groups: int) -> None:
     inputs = [graph.name(item) for item in (images, weight, bias) if item is not None]
-    graph.node("Conv", inputs, node, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
+    graph.node("Conv", inputs, out, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
 
 
-def _batch_norm(graph: _Graph, node: fx.Node) -> None:
-    hidden, weight, bias, mean, variance = node.args[:5]
-    ones = torch.ones_like(graph.weights[mean.name])
-    scale = graph.name(weight) if weight is not None else graph.given(f"{node.name}_scale", ones)
-    shift = graph.name(bias) if bias is not None else graph.given(f"{node.name}_shift", 0 * ones)
+def _batch_norm(graph: _Graph, out: str, hidden: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None,
+                bias: Tensor | None, training: bool, momentum: float, eps: float) -> None:
+    scale = graph.name(weight) if weight is not None else graph.given(f"{out}/scale", torch.ones_like(mean))
+    shift = graph.name(bias) if bias is not None else graph.given(f"{out}/shift", torch.zeros_like(mean))
     inputs = [graph.name(hidden), scale, shift, graph.name(mean), graph.name(variance)]
-    graph.node("BatchNormalization", inputs, node, epsilon=float(node.args[7]))
+    graph.node("BatchNormalization", inputs, out, epsilon=float(eps))
 
 
-def _prelu(graph: _Graph, node: fx.Node) -> None:
-    slopes = graph.weights[node.args[1].name]
-    axes = node.args[0].meta["val"].dim() - 2
-    name = graph.given(f"{node.name}_slopes", slopes.reshape(-1, *[1] * axes))
-    graph.node("PRelu", [graph.name(node.args[0]), name], node)
+def _prelu(graph: _Graph, out: str, hidden: Tensor, slopes: Tensor) -> None:
+    shaped = graph.given(f"{out}/slopes", slopes.detach().reshape(-1, *[1] * (hidden.dim() - 2)))
+    graph.node("PRelu", [graph.name(hidden), shaped], out)
 
 
-def _linear(graph: _Graph, node: fx.Node) -> None:
-    inputs = [graph.name(item) for item in node.args if item is not None]
-    graph.node("Gemm", inputs, node, transB=1)
+def _linear(graph: _Graph, out: str, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    graph.node("Gemm", [graph.name(item) for item in (hidden, weight, bias) if item is not None], out, transB=1)
 
 
-def _mean(graph: _Graph, node: fx.Node) -> None:
-    hidden, axes, keep = _arguments(node, None, None, False)
-    graph.node("ReduceMean", [graph.name(hidden)], node, axes=list(axes), keepdims=int(keep))
+def _mean(graph: _Graph, out: str, hidden: Tensor, dim: Sequence[int], keepdim: bool = False) -> None:
+    graph.node("ReduceMean", [graph.name(hidden)], out, axes=list(dim), keepdims=int(keepdim))
 
 
-def _flatten(graph: _Graph, node: fx.Node) -> None:
-    hidden, start = _arguments(node, None, 0)[:2]
-    if start != 1:
-        raise InputError(f"flattens from axis {start}", where="ONNX export")
-    graph.node("Flatten", [graph.name(hidden)], node, axis=1)
+def _flatten(graph: _Graph, out: str, hidden: Tensor, start_dim: int = 0) -> None:
+    if start_dim != 1:
+        raise InputError(f"flattens from axis {start_dim}", where="ONNX export")
+    graph.node("Flatten", [graph.name(hidden)], out, axis=1)
 
 
-def _plain(operation: str, n_inputs: int) -> Callable[[_Graph, fx.Node], None]:
-    return lambda graph, node: graph.node(operation, [graph.name(item) for item in node.args[:n_inputs]], node)
+def _add(graph: _Graph, out: str, one: Tensor, other: Tensor) -> None:
+    graph.node("Add", [graph.name(one), graph.name(other)], out)
 
 
-_WRITERS: dict[str, Callable[[_Graph, fx.Node], None]] = {
-    "aten.conv2d.default": _conv,
-    "aten.batch_norm.default": _batch_norm,
-    "aten.prelu.default": _prelu,
-    "aten.linear.default": _linear,
-    "aten.mean.dim": _mean,
-    "aten.flatten.using_ints": _flatten,
-    "aten.relu.default": _plain("Relu", 1),
-    "aten.add.Tensor": _plain("Add", 2),
-    "aten.dropout.default": _plain("Identity", 1),
+def _relu(graph: _Graph, out: str, hidden: Tensor, inplace: bool = False) -> None:
+    graph.node("Relu", [graph.name(hidden)], out)
+
+
+def _nothing(graph: _Graph, out: str, hidden: Tensor, *_: Any, **__: Any) -> None:
+    graph.node("Identity", [graph.name(hidden)], out)
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    "conv2d": _conv,
+    "batch_norm": _batch_norm,
+    "prelu": _prelu,
+    "linear": _linear,
+    "mean": _mean,
+    "flatten": _flatten,
+    "add": _add,
+    "__add__": _add,
+    "relu": _relu,
+    "dropout": _nothing,
 }
 
 
@@ -158,24 +177,16 @@ def onnx_bytes(backbone: nn.Module, size: tuple[int, int], dim: int) -> bytes:
     Raises ``InputError`` for an operation that no recognition backbone here uses.
     """
     backbone = backbone.eval().float().to("cpu", memory_format=torch.contiguous_format)
-    program = torch.export.export(
-        backbone, (torch.zeros(2, 3, *size),), dynamic_shapes=({0: torch.export.Dim("n")},), strict=False)
-    signature, state = program.graph_signature, program.state_dict
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    ends = {signature.user_inputs[0]: INPUT, signature.user_outputs[0]: OUTPUT}
-    graph = _Graph({name: state[key] for name, key in names.items() if key in state}, ends)
-    for node in program.graph.nodes:
-        if node.op != "call_function":
-            continue
-        writer = _WRITERS.get(str(node.target))
-        if writer is None:
-            raise InputError(f"operation {node.target} cannot be written", where="ONNX export",
-                             fix=f"it writes: {', '.join(_WRITERS)}")
-        writer(graph, node)
+    graph = _Graph({**dict(backbone.named_parameters()), **dict(backbone.named_buffers())})
+    images = torch.zeros(1, 3, *size)
+    graph.end(images, INPUT)
+    with torch.no_grad(), graph:
+        answer = backbone(images)
+    graph.node("Identity", [graph.name(answer)], OUTPUT)
     parts = (
         (1, graph.nodes),
         (2, ["recogniser"]),
-        (5, [_tensor(name, value) for name, value in graph.used.items()]),
+        (5, [_tensor(name, value) for name, value in graph.weights.items()]),
         (11, [_value_info(INPUT, (BATCH, 3, *size))]),
         (12, [_value_info(OUTPUT, (BATCH, dim))]),
     )

@@ -121,7 +121,8 @@ def auto_contrast(images: Tensor, strength: Tensor) -> Tensor:
     """Each channel's range stretched to 0..255."""
     flat = images.flatten(2)
     low, high = flat.amin(2).double()[..., None], flat.amax(2).double()[..., None]
-    scale = 255 / (high - low).clamp(min=1)
+    # A number over a tensor is a product with the reciprocal in torch, which rounds otherwise.
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     values = torch.arange(256, device=images.device, dtype=torch.float64)
     stretched = (values * scale - low * scale).trunc().clamp(0, 255)
     return look_up(images, torch.where(high > low, stretched, values))

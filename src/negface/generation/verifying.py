@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from negface.datasets import CARD_NAME, MANIFEST_NAME, PLAN_NAME, Manifest
+from negface.datasets import CARD_NAME, MANIFEST_NAME, PLAN_NAME
 from negface.foundation.errors import FormatError, InputError, NegFaceError
 from negface.foundation.files import existing_folder, read_json
 from negface.foundation.hashing import sha256_bytes
@@ -18,7 +19,7 @@ from .finishing import Made
 from .plan import Plan, Unit
 from .publish import CURATION_NAME, Folder, Rows, curation_counts, curation_record, read_plan
 from .rows import shared_row
-from .soundness import by_unit, gaps, is_packed_so, read_picture, side_files
+from .soundness import gaps, is_packed_so, read_picture, rejected_by_unit, rows_by_unit, side_files
 
 FAULTS = ("missing", "changed", "extra", "wrong")
 
@@ -44,27 +45,39 @@ def verify(root: str | os.PathLike) -> dict[str, Any]:
                          fix="run the same `negface generate` command again; it resumes")
     if read_json(root / PLAN_NAME).get("hash") != plan.hash:
         found["wrong"].append(f"{PLAN_NAME}: the plan is not the one its hash names")
-    rows, rejected = _rows(folder, found)
-    for unit in track(plan.units(), "verifying", unit="units"):
-        _check_unit(folder, unit, rows.get(unit.number, []), rejected.get(unit.number, []), found)
-    _check_files(folder, rows, rejected, found)
-    return {"dataset": str(root), "plan": plan.hash, "sound": not any(found.values()),
-            "images": sum(map(len, rows.values())), **found}
-
-
-def _rows(folder: Folder, found: dict[str, list[str]]) -> tuple[dict[int, Rows], dict[int, Rows]]:
-    """Rows and rejections by unit; the manifest must be readable, in order, and of this plan."""
-    shared = shared_row(folder.plan)
-    before = (-1, -1)
+    rejected, seen = rejected_by_unit(folder), _Seen()
+    units = {unit.number: unit for unit in plan.units()}
     try:
-        for number, row in enumerate(Manifest(folder.root / MANIFEST_NAME), 1):
-            place = row["label"], row["image"]
-            if {key: row.get(key) for key in shared} != shared or not place > before:
-                found["wrong"].append(f"{MANIFEST_NAME}: line {number} is not of this plan, or out of order")
-            before = place
+        for number, rows in track(rows_by_unit(folder), "verifying", total=len(units), unit="units"):
+            _check_rows(plan, rows, seen, found)
+            if number in units:
+                _check_unit(folder, units.pop(number), rows, rejected.get(number, []), found)
     except (FormatError, KeyError, TypeError) as error:
         found["wrong"].append(f"{MANIFEST_NAME}: {error}")
-    return by_unit(folder)
+    found["wrong"] += [f"{MANIFEST_NAME}: no rows of unit {number}" for number in units]
+    _check_files(folder, seen.files, rejected, found)
+    return {"dataset": str(root), "plan": plan.hash, "sound": not any(found.values()), "images": seen.count, **found}
+
+
+@dataclass
+class _Seen:
+    """What the rows so far said."""
+
+    count: int = 0
+    last: tuple[int, int] = (-1, -1)
+    files: set[str] = field(default_factory=set)
+
+
+def _check_rows(plan: Plan, rows: Rows, seen: _Seen, found: dict[str, list[str]]) -> None:
+    """Rows must be of this plan, and in order."""
+    shared = shared_row(plan)
+    for row in rows:
+        seen.count += 1
+        place = row["label"], row["image"]
+        if {key: row.get(key) for key in shared} != shared or not place > seen.last:
+            found["wrong"].append(f"{MANIFEST_NAME}: line {seen.count} is not of this plan, or out of order")
+        seen.last = place
+        seen.files.add(str(row.get("shard") or row.get("file")))
 
 
 def _check_unit(folder: Folder, unit: Unit, rows: Rows, rejected: Rows, found: dict[str, list[str]]) -> None:
@@ -95,8 +108,7 @@ def _add(names: list[str], name: str) -> None:
         names.append(name)
 
 
-def _check_files(folder: Folder, rows: dict[int, Rows], rejected: dict[int, Rows],
-                 found: dict[str, list[str]]) -> None:
+def _check_files(folder: Folder, files: set[str], rejected: dict[int, Rows], found: dict[str, list[str]]) -> None:
     """Files beside the pictures, and files that nobody names (hidden ones apart)."""
     plan, root = folder.plan, folder.root
     table = curation_counts(plan, [row for part in rejected.values() for row in part])
@@ -109,8 +121,7 @@ def _check_files(folder: Folder, rows: dict[int, Rows], rejected: dict[int, Rows
             found["missing"].append(name)
     if plan.replaces and (root / CURATION_NAME).is_file() and not _is_record(folder, plan, table):
         found["changed"].append(CURATION_NAME)
-    named = {PLAN_NAME, MANIFEST_NAME, CARD_NAME, *side_files(plan)}
-    named |= {row.get("shard") or row.get("file") for part in rows.values() for row in part}
+    named = {PLAN_NAME, MANIFEST_NAME, CARD_NAME, *side_files(plan), *files}
     found["extra"] += sorted(name for path in root.rglob("*") if path.is_file()
                              and (name := path.relative_to(root).as_posix()) not in named and not _hidden(name))
 

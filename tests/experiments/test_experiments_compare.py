@@ -1,0 +1,208 @@
+"""Comparisons are paired, hold at equal diversity, find what was planted and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from negface.contexts import ContextBank
+from negface.evaluation import adherence
+from negface.experiments.compare import (
+    Curve,
+    Measured,
+    against,
+    at_equal,
+    common_target,
+    curves,
+    estimate,
+    holm,
+    interpolate,
+    over_seeds,
+    spearman,
+    to_baseline,
+    to_unvaried,
+)
+from negface.experiments.outcome import _usefulness
+from negface.experiments.references import shuffled
+from negface.experiments.stages import adherence_replicates
+from negface.experiments.students import accuracy_replicates
+from negface.perception import Embeddings
+
+R = 400
+NOISE = np.random.default_rng(0).standard_normal(R)
+
+
+def replicates(value, noise=0.0):
+    """An estimate and replicates that share ``NOISE``, as the same people drawn for every setting give."""
+    return np.concatenate([[value], value * (1 + noise * NOISE)])
+
+
+def grid(gain, seeds=(0,), noise=0.2):
+    """Strategies along w: diversity falls with w for all, FDR = gain / diversity; plus the baseline."""
+    cells = []
+    for seed in seeds:
+        cells.append(Measured("baseline", 0.0, seed, dict.fromkeys(("diversity", "fdr"), replicates(1.0, noise))))
+        for name, (reach, factor) in gain.items():
+            for weight in (0.5, 1.0, 2.0):
+                diversity = 1 - reach * weight / 2
+                cells.append(Measured(name, weight, seed, {
+                    "diversity": replicates(diversity, noise),
+                    "fdr": replicates(1 + factor * (1 - diversity), noise)}))
+    return cells
+
+
+def test_a_paired_ratio_has_no_error_where_the_noise_is_shared():
+    found = against(grid({"far": (0.5, 2.0)}), "fdr", to_baseline, ratio=True)
+    assert found["far", 2.0].value == pytest.approx(2.0)
+    assert found["far", 2.0].low == pytest.approx(2.0)
+    assert found["far", 2.0].sure
+
+
+def test_a_varied_setting_is_held_against_the_same_without_over_the_seeds_both_have():
+    cells = [Measured(name, weight, seed, {"fdr": replicates(value + seed)}) for name, weight, value, seeds in (
+        ("baseline", 0.0, 1.0, (0, 1)), ("far", 0.5, 2.0, (0, 1)), ("far", 1.0, 9.0, (0,)),
+        ("far + angular-0.6", 0.5, 4.0, (1,)), ("close + angular-0.6", 0.5, 1.0, (0,))) for seed in seeds]
+    found = against(cells, "fdr", to_unvaried, ratio=True)
+    assert {key: round(item.value, 6) for key, item in found.items()} == {
+        ("far + angular-0.6", 0.5): round((4 + 1) / (2 + 1), 6)}
+    assert ("far + angular-0.6", 0.5) in against(cells, "fdr", to_baseline, ratio=True)
+
+
+def test_strategies_that_trade_alike_are_equal_at_equal_diversity_though_not_at_equal_w():
+    cells = grid({"far": (0.8, 2.0), "close": (0.4, 2.0)}, noise=0.0)
+    at_w = against(cells, "fdr", to_baseline, ratio=True)
+    assert at_w["far", 1.0].value > at_w["close", 1.0].value
+    made = curves(cells, "diversity", "fdr")
+    target = common_target(made)
+    assert target == pytest.approx(0.8)  # half way to where the shorter curve ends, 0.6
+    each, ratios = at_equal(made, target, "close")
+    assert each["far"].value == pytest.approx(each["close"].value)
+    assert ratios["far"].value == pytest.approx(1.0)
+
+
+def test_a_planted_advantage_is_found_at_equal_diversity():
+    cells = grid({"far": (0.8, 4.0), "close": (0.4, 2.0)}, noise=0.0)
+    made = curves(cells, "diversity", "fdr")
+    each, ratios = at_equal(made, 0.8, "close")
+    assert each["far"].value == pytest.approx(1 + 4 * 0.2)
+    assert ratios["far"].value == pytest.approx(1.8 / 1.4)
+    assert ratios["far"].sure
+
+
+def test_interpolation_agrees_with_a_search_in_small_steps_and_says_where_it_ends():
+    random = np.random.default_rng(3)
+    x, y = np.sort(random.random((4, 6)), axis=0)[::-1], random.random((4, 6))
+    curve = Curve("far", (0.0, 0.5, 1.0, 2.0), x, y)
+    target = float(np.median(x))
+    found = interpolate(curve, target)
+    for column in range(6):
+        steps = np.linspace(0, 3, 300_001)
+        xs, ys = (np.interp(steps, range(4), values[:, column]) for values in (x, y))
+        if not xs.min() <= target <= xs.max():
+            assert np.isnan(found[column])
+            continue
+        assert found[column] == pytest.approx(ys[np.abs(xs - target).argmin()], abs=1e-4)
+    assert np.isnan(interpolate(curve, 2.0)).all()
+
+
+def test_curves_that_go_opposite_ways_have_no_common_diversity():
+    one, other = (Curve(name, (0.0, 1.0), np.array([[1.0], [end]]), np.ones((2, 1))) for name, end in
+                  (("a", 0.5), ("b", 1.5)))
+    assert common_target([one, other]) is None
+    assert common_target([one]) is None
+    assert common_target([one, one]) == pytest.approx(0.75)
+
+
+def test_curves_use_the_seeds_that_all_points_share():
+    cells = [*grid({"far": (0.5, 2.0)}, seeds=(0, 1)), *grid({"close": (0.5, 1.0)}, seeds=(0,))[1:]]
+    far = next(curve for curve in curves(cells, "diversity", "fdr") if curve.name == "far")
+    single = next(cell for cell in cells if cell.name == "far" and cell.weight == 0.5 and cell.seed == 0)
+    assert far.x.shape == (4, 1 + R)
+    np.testing.assert_allclose(np.sort(far.y[1, 1:]), np.sort(single.values["fdr"][1:]))
+
+
+def test_several_seeds_widen_the_interval_by_what_they_disagree():
+    agreeing, differing = ([Measured("far", 0.5, seed, {"fdr": replicates(value)}) for seed, value in enumerate(values)]
+                           for values in ((2.0, 2.0, 2.0), (1.0, 2.0, 3.0)))
+    same, apart = (estimate(over_seeds(cells, "fdr", (0, 1, 2))) for cells in (agreeing, differing))
+    assert (same.low, same.value, same.high) == (2.0, 2.0, 2.0)
+    assert apart.value == 2.0
+    assert apart.low < 1.5 < 2.5 < apart.high
+    assert over_seeds(agreeing, "fdr", (0, 7)) is None
+
+
+def test_rank_correlation_agrees_with_scipy_ties_included():
+    random = np.random.default_rng(1)
+    x, y = random.integers(0, 6, 15).astype(float), random.standard_normal(15)
+    cells = [Measured("far", 0.5, n, {"fdr": replicates(a), "student_accuracy": replicates(b)})
+             for n, (a, b) in enumerate(zip(x, y))]
+    found, count = spearman(cells, "fdr", "student_accuracy")
+    assert count == 15
+    assert found.value == pytest.approx(spearmanr(x, y).statistic)
+    assert spearman(cells[:3], "fdr", "student_accuracy") is None
+
+
+@pytest.mark.parametrize(("sign", "said"), [(1, "makes a better"), (-1, "makes a worse"), (0, "does not surely")])
+def test_the_answer_is_said_from_the_figures(sign, said):
+    random = np.random.default_rng(5)
+    cells = [Measured("far", 0.5, n, {"fdr": replicates(float(n + 1)), "student_accuracy": replicates(
+        sign * (n + 1) + (random.standard_normal() * 5 if sign == 0 else 0))}) for n in range(12)]
+    assert said in _usefulness(cells)[0]
+
+
+def test_where_nothing_was_planted_few_of_many_tests_are_sure():
+    sure = 0
+    for trial in range(60):
+        random = np.random.default_rng(100 + trial)
+        values = random.standard_normal((2, 30)).mean(axis=1)
+        drawn = [np.concatenate([[value], value + random.standard_normal(R) / np.sqrt(30)]) for value in values]
+        cells = [Measured("baseline", 0.0, 0, {"m": drawn[0]}), Measured("far", 0.5, 0, {"m": drawn[1]})]
+        sure += against(cells, "m", to_baseline, ratio=False)["far", 0.5].sure
+    assert sure <= 8
+
+
+def test_holm_equals_the_slow_way():
+    random = np.random.default_rng(2)
+    p = random.random(7) / 10
+    found = {(str(n), 0.0): estimate(np.ones(2)) for n in range(7)}
+    found = {key: type(item)(1.0, 1.0, 1.0, value) for (key, item), value in zip(found.items(), p)}
+    adjusted = holm(found)
+    for n in range(7):
+        slow = max(min(1.0, (7 - np.sum(p < other)) * other) for other in p if other <= p[n])
+        assert adjusted[str(n), 0.0].p == pytest.approx(slow)
+
+
+def test_replicates_that_are_mostly_undefined_give_no_interval():
+    values = np.full(11, np.nan)
+    values[:5] = 1.0
+    assert estimate(values).low is None
+
+
+def test_adherence_replicates_give_the_measured_estimate_and_interval():
+    random = np.random.default_rng(4)
+    bank = ContextBank.from_vectors(random.standard_normal((6, 8)), normalise=True)
+    labels = np.repeat(np.arange(6), [2, 3, 4, 2, 5, 3])
+    vectors = bank.contexts[labels] + 0.5 * random.standard_normal((len(labels), 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    seen = Embeddings(vectors.astype(np.float32), labels, bank.ids, (), {})
+    measured = adherence(seen.embeddings, labels, bank.contexts, bootstrap=200, seed=3)
+    found = adherence_replicates(seen, bank, 200, 3)
+    assert found[0] == pytest.approx(measured.adherence, rel=1e-5)
+    assert tuple(np.quantile(found[1:], [0.025, 0.975])) == pytest.approx((measured.low, measured.high), rel=1e-5)
+
+
+def test_students_with_equal_folds_never_differ_and_benchmarks_are_drawn_apart():
+    folds = tuple(np.random.default_rng(6).random(10))
+    one, other = (accuracy_replicates(folds, "frontal", 100, 0) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    assert one[0] == pytest.approx(np.mean(folds))
+    assert one[1:].mean() == pytest.approx(one[0], abs=0.05)
+    assert np.abs(one - accuracy_replicates(folds, "occluded", 100, 0)).max() > 0.01
+
+
+def test_shuffled_names_keep_their_counts_and_depend_on_the_seed():
+    labels = np.repeat(np.arange(20), 5)
+    assert np.bincount(shuffled(labels, 0)).tolist() == [5] * 20
+    assert (shuffled(labels, 0) != labels).mean() > 0.8
+    assert (shuffled(labels, 0) != shuffled(labels, 1)).any()
