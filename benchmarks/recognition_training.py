@@ -1,11 +1,11 @@
-"""Speed of recognition training: our loop against a plain fp32 eager loop of the same network, head, batch and pictures.
+"""Speed of recognition training: our loop against a plain fp32 eager loop of the same network, batch and pictures.
 
     python benchmarks/recognition_training.py                                   # recipes/recognition-student64.toml
     python benchmarks/recognition_training.py --recipe recipes/recognition-arcface.toml --batch 32 --json result.json
 
-Both take steps in turn on the same decoded pictures: mirror, normalise, forward, backward, clip, SGD. Ours is the step of
-`negface train recognition` (bf16 autocast, channels last, fused SGD); the plain loop is what one writes first. The ratio
-is of the best times. The forward pass is counted by torch on the meta device, a step is taken as three of them.
+Both take steps in turn on the same decoded pictures: mirror, normalise, forward, backward, clip, SGD. Ours is the step
+of `negface train recognition` (bf16 autocast, channels last, fused SGD); the plain loop is what one writes first. The
+ratio is of the best times. The forward pass is counted by torch on the meta device, a step is taken as three of them.
 """
 
 from __future__ import annotations

@@ -16,10 +16,12 @@ import negface.evaluation._separability as module
 from negface.evaluation import MEASURES, separability
 from negface.evaluation import at_scale as scale
 from negface.evaluation.at_scale import measure_at_scale
+from negface.evaluation.company import measure, table
 from negface.evaluation.inputs import gallery
 from negface.evaluation.int8_scores import to_int8
 from negface.evaluation.tails import TailWork
 from negface.foundation.errors import UnknownNameError
+from negface.perception import Embeddings
 
 
 @pytest.fixture(autouse=True)
@@ -142,8 +144,9 @@ def test_scoring_only_some_pairs_again_stays_within_the_printed_bound(faces, mon
     assert fast.eer == pytest.approx(exact.eer, abs=fast.score_error["rate_bound"] + 1 / len(genuine))
 
 
-def test_agrees_with_scikit_learn_on_200_people():
-    embeddings, labels = people(200, 20, 48, 0.24, seed=8)
+@pytest.mark.parametrize("n_people", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_agrees_with_scikit_learn(n_people):
+    embeddings, labels = people(n_people, 20, 48, 0.24, seed=8)
     genuine, impostor, _ = pairs(embeddings, labels)
     truth = np.repeat([1, 0], [len(genuine), len(impostor)])
     fmr, hit, _ = roc_curve(truth, np.concatenate([genuine, impostor]), drop_intermediate=False)
@@ -184,6 +187,14 @@ def test_sets_without_any_overlap_or_any_difference_are_measured():
 def test_an_unknown_precision_is_named(faces):
     with pytest.raises(UnknownNameError, match="int8"):
         separability(*faces, precision="int9")
+
+
+def test_the_table_says_how_a_large_set_was_measured(faces):
+    result = measure(Embeddings(*faces), precision="int8", bootstrap=1)
+    said = table(result)
+    assert f"rates are within {result['score_error']['rate_bound']:.1e}" in said
+    assert "jackknife over identities" in said
+    assert "int8" not in table(measure(Embeddings(*faces), bootstrap=1))
 
 
 def test_no_interval_is_made_where_none_was_asked_for(faces):

@@ -53,7 +53,7 @@ def test_two_or_five_workers_give_the_bytes_of_one(made, digests, count, format)
 
 @pytest.mark.process
 def test_a_worker_that_dies_is_replaced_and_its_unit_made_again(made, digests, tmp_path):
-    options = {"n": 8, "unit_images": 3, "steps": 30, "scheduler": "ddpm"}
+    options = {"n": 6, "unit_images": 3, "steps": 8, "scheduler": "ddpm"}
     _, whole = made("one", **options)
     killed, seen = [], []
 
@@ -78,13 +78,13 @@ def test_a_worker_that_dies_is_replaced_and_its_unit_made_again(made, digests, t
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_fifty_kills_at_random_moments_lose_nothing_and_double_nothing(planned, made, model, digests, tmp_path):
-    options = {"n": 60, "unit_images": 3, "steps": 20, "scheduler": "ddpm"}
+    options = {"n": 24, "unit_images": 3, "steps": 5, "scheduler": "ddpm"}
     _, whole = made("one", **options)
     plan, inputs = planned(**options)
     chance, kills = random.Random(0), [0]
 
     def kill(over):
-        while kills[0] < 50 and not over.wait(chance.expovariate(6)):
+        while kills[0] < 50 and not over.wait(chance.expovariate(5)):
             with contextlib.suppress(ProcessLookupError, IndexError):
                 os.kill(chance.choice(workers()), signal.SIGKILL)
                 kills[0] += 1

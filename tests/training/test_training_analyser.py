@@ -37,9 +37,9 @@ def test_training_lowers_the_error_of_what_it_was_shown(people, tmp_path):
     after = train_analyser(recipe(60), people, tmp_path / "long", say=lambda text: None)
     short, long = (analyser_errors(load_analyser(f"{result['model']}/analyser.safetensors"), people)
                    for result in (before, after))
-    assert long["yaw"] < 0.7 * short["yaw"]
-    assert long["landmarks"] < short["landmarks"]
+    assert long["landmarks"] < 0.7 * short["landmarks"]
     assert long["parsing"] > short["parsing"]
+    assert set(long) == {*VALUES, "landmarks", "parsing"}
 
 
 def test_a_mirrored_batch_is_what_the_mirror_of_the_population_says(people):

@@ -74,7 +74,8 @@ def generate(
     steps: Annotated[int | None, typer.Option(
         "--steps", help="Steps of the scheduler (default: 20; of a distilled model those it was made for).")] = None,
     scheduler: Annotated[str | None, typer.Option(
-        "--scheduler", help="ddpm, ddim, dpmpp or unipc (default: the model's own, dpmpp where it names none).")] = None,
+        "--scheduler",
+        help="ddpm, ddim, dpmpp or unipc (default: the model's own, dpmpp where it names none).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Dataset seed: of all noise, and of random negatives.")] = 0,
     pool: Annotated[Path | None, typer.Option(
         "--pool", help="Bank the negatives come from (default: --contexts).")] = None,

@@ -157,7 +157,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{name:<24}{group['n_people']:>8}{group[counted]:>8}  {''.join(cells)}".rstrip())
     for key, gap in ((key, result["gaps"][key]) for key in keys if key in result["gaps"]):
         ends = "" if gap["gap_low"] is None else f" [{gap['gap_low']:.2%}, {gap['gap_high']:.2%}]"
-        lines.append(f"{key}: worst {gap['worst']}, best {gap['best']}, gap {gap['gap']:.2%}{ends}")
+        named = f"worst {gap['worst']}, best {gap['best']}, gap {gap['gap']:.2%}{ends}"
+        lines.append(f"{key}: {named if gap['gap'] else 'no difference'}")
     lines += [f"not measured: {name}, {count} people (fewer than {result['min_people']}, or no genuine pair)"
               for name, count in result["too_small"].items()]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from negface import datasets
+from negface.evaluation.provenance import people_text
 from negface.foundation.files import atomic_folder, read_json, write_json, write_text
 from negface.foundation.hashing import sha256_file
 from negface.foundation.tensors import write_tensors
@@ -72,8 +73,9 @@ def _copy_perception(source: Path, target: Path, measured: Mapping[str, float] |
     """Weights in half precision with their declaration; returns its ``{"name", "hash"}``."""
     save_file(_halved(load_file(source)), target)
     declared = read_declaration(sidecar_path(source))
+    people = read_json(source.parents[1] / "training.json")["identities"]
     declared = dataclasses.replace(declared, sha256=sha256_file(target), licence=LICENCE,
-                                   measured=dict(measured or declared.measured))
+                                   trained_on=people_text(people), measured=dict(measured or declared.measured))
     write_json(sidecar_path(target), declared.to_dict())
     return declared.identity
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,12 @@ def experiment(recipe: ExperimentRecipe, setup: ExperimentSetup) -> dict[str, An
     bench = open_bench(recipe, setup.out, setup.given, students=setup.students, say=setup.say)
     writer = _Writer(bench, setup)
     with _helpers(recipe, setup), _threads(recipe, setup.workers):
-        work(bench, writer.places, after_cell=writer.after_cell)
-        failed = work(bench, writer.places, after_cell=writer.after_cell, wait=True)
-    summary = writer.finish(time.monotonic() - started, failed)
+        failed = work(bench, writer.places, after_cell=writer.after_cell)
+        failed |= work(bench, writer.places, after_cell=writer.after_cell, wait=True, passed_over=set(failed))
+    summary = writer.finish(time.monotonic() - started, list(failed.values()))
     if failed:
-        raise IncompleteError(f"{len(failed)} of {len(writer.places)} cells failed: {failed[0]}", where=setup.out,
+        first = next(iter(failed.values()))
+        raise IncompleteError(f"{len(failed)} of {len(writer.places)} cells failed: {first}", where=setup.out,
                               fix="all others are in the table; run the same command again")
     return summary
 
@@ -89,12 +90,15 @@ def places_of(bench: Bench) -> dict[Setting, str]:
 
 
 def work(bench: Bench, places: dict[Setting, str], *, after_cell: Callable[[Setting], None] | None = None,
-         wait: bool = False) -> list[str]:
-    """Take and finish cells that nobody else holds; with ``wait`` also those, once they are let go. Returns what
-    failed, a line for each cell; wrong inputs are raised."""
-    failed = []
+         wait: bool = False, passed_over: Collection[Setting] = ()) -> dict[Setting, str]:
+    """Take and finish cells that nobody else holds; with ``wait`` also those, once they are let go.
+
+    Returns what failed and why; wrong inputs are raised. What only another cell's pictures keep from being made fails
+    with ``wait`` alone.
+    """
+    failed = {}
     for setting, place in places.items():
-        if finished(setting, bench, place):
+        if setting in passed_over or finished(setting, bench, place):
             continue
         ensure_folder(bench.journal.root / place)
         with claim(bench.journal.root / f"{place}.lock", wait=wait) as mine:
@@ -105,7 +109,8 @@ def work(bench: Bench, places: dict[Setting, str], *, after_cell: Callable[[Sett
             except InputError:
                 raise
             except NegFaceError as error:
-                failed.append(f"{place}: {error}")
+                if wait or not isinstance(error, IncompleteError):
+                    failed[setting] = f"{place}: {error}"
                 continue
         if after_cell is not None:
             after_cell(setting)

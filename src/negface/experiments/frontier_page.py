@@ -45,6 +45,7 @@ def curve(table: Sequence[dict[str, Any]]) -> bytes:
         for number, (ending, said) in enumerate(KINDS.items()):
             _points(axis, [row for row in table if _kind(row) == ending], name, scale, f"C{number}", said)
         axis.set_xscale("log")
+        axis.set_xlim(min(row["predictions"] for row in table) / 1.5, max(row["predictions"] for row in table) * 1.5)
         axis.set_ylabel(label)
     for axis in axes[1]:
         axis.set_xlabel("predictions an image")

@@ -82,7 +82,7 @@ class RayPool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours calls nobody
         try:
             self._ray.init(log_to_driver=False, logging_level="ERROR", **quiet)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # Ray raises the bare class where a node does not start in time
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"no Ray cluster could be reached or started ({reason})", where=address or "ray",
                              fix="start one: ray start --head; then --address auto, or HOST:PORT") from error

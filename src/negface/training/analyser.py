@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from negface import datasets
+from negface.evaluation.provenance import people_text
 from negface.foundation.errors import FormatError, InputError
 from negface.foundation.files import ensure_folder, existing_file, write_json
 from negface.foundation.hashing import sha256_file, sha256_json
@@ -175,7 +176,7 @@ class AnalyserTask:
             dim=len(VALUES), architecture="analyser",
             options={"n_values": len(VALUES), "n_classes": len(CLASSES), **self.recipe.model.model_dump(mode="json")},
             licence="of its training pictures",
-            trained_on=f"{len(self.data.identities)} identities, sha256 {sha256_json(sorted(self.data.identities))}",
+            trained_on=people_text(self.data.identities),
             source="negface train analyser")
         write_json(Path(f"{path}.json"), declaration.to_dict())
 
