@@ -108,7 +108,7 @@ def table(theirs: dict[str, float], mine: dict[str, float], batch: int) -> list[
         spent = mine["once"] + asked.count(2) * mine["guided"] + asked.count(1) * mine["plain"] + mine["decode"]
         rows.append((name, setting, sum(asked), spent / batch))
     student = mine["once"] + STUDENT_STEPS * mine["plain"] + mine["decode"]
-    rows.append(("student, 4 steps (arithmetic)", f"distilled-{STUDENT_STEPS}", STUDENT_STEPS, student / batch))
+    rows.append(("student, 4 steps (arithmetic)", f"student-{STUDENT_STEPS}", STUDENT_STEPS, student / batch))
     times = {setting: spent for _, setting, _, spent in rows}
     return [{"recipe": name, "predictions": count, "seconds_an_image": spent, "images_per_second": 1 / spent,
              "times_ddim200": times["ddim-200"] / spent, "times_ddpm1000": times["ddpm-1000"] / spent,

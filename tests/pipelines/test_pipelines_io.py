@@ -97,7 +97,7 @@ def test_bfloat16_runs_the_networks_low_and_the_latents_full(pipe):
 def test_networks_are_evaluated_and_their_mode_is_left_as_it_was(monkeypatch):
     pipe, modes = NegFaceDiffPipeline(unet().train()), []
     forward = pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward", lambda *a: modes.append(pipe.unet.training) or forward(*a))
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: modes.append(pipe.unet.training) or forward(*a, **k))
     pipe(unit(2), num_inference_steps=2, output_type="latent")
     assert modes == [False, False]
     assert pipe.unet.training
