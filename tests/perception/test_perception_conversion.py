@@ -15,6 +15,7 @@ from negface.perception import load_recognizer
 from negface.perception.declarations import resolve_declaration
 from negface.perception.networks import open_network
 
+NARROW = {"widths": (8, 8, 16, 16), "dim": 24}
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -34,12 +35,11 @@ def golden_state(name):
 
 
 @pytest.fixture
-def released(tmp_path, monkeypatch):
+def released(tmp_path):
     """A narrow backbone of 18 layers as a distributed training run leaves it, in torch's old format."""
-    monkeypatch.setattr(backbones, "WIDTHS", (8, 8, 16, 16))
     (tmp_path / "from").mkdir()
     path = tmp_path / "from" / "16backbone.pth"
-    state = backbones.iresnet18().state_dict()
+    state = backbones.iresnet18(**NARROW).state_dict()
     torch.save({f"module.{key}": value for key, value in state.items()}, path, _use_new_zipfile_serialization=False)
     return path, state
 
@@ -51,9 +51,10 @@ def test_backbone_becomes_a_declared_recogniser_with_the_same_weights(negface, r
     assert code == 0, err
     declared = json.loads(said)["declaration"]
     assert (declared["architecture"], declared["channels"], declared["mean"]) == ("iresnet18", "RGB", [127.5] * 3)
+    assert (declared["dim"], declared["options"]) == (NARROW["dim"], {"widths": list(NARROW["widths"]), "dim": 24})
     assert resolve_declaration(out).licence == "mine"
     picture = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), np.uint8)
-    network = backbones.iresnet18()
+    network = backbones.iresnet18(**NARROW)
     network.load_state_dict(state)
     with torch.no_grad():
         tensor = torch.from_numpy(picture.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
@@ -75,12 +76,13 @@ def test_onnx_recogniser_is_checked_and_gets_its_declaration(negface, tmp_path):
 
 
 @pytest.mark.parametrize(("spoil", "words"), [
+    (lambda s: s.pop("fc.weight"), "'fc.weight' is not there"),
     (lambda s: s.pop("fc.bias"), "lacks 1 of .*'fc.bias'"),
     (lambda s: s.update({"fc.weight": torch.ones(512, 100)}), r"\[512, 100\], expected \[d, 784\]"),
     (lambda s: s.update({"bn1.weight": torch.ones(3)}), r"'bn1.weight' is float32 \[3\], expected float32 \[8\]"),
     (lambda s: s.update({"layer9.0.x": torch.ones(3)}), "1 entries the network does not.*layer9"),
     (lambda s: [s.pop(key) for key in list(s) if key.startswith("layer2.1.")], r"has \(2, 1, 2, 2\) blocks"),
-], ids=["missing", "picture size", "shape", "unknown", "depth"])
+], ids=["no last layer", "missing", "picture size", "shape", "unknown", "depth"])
 def test_what_is_no_backbone_is_named_and_nothing_written(negface, released, tmp_path, spoil, words):
     state = dict(released[1])
     spoil(state)
@@ -99,6 +101,7 @@ def test_full_size_backbone_computes_the_published_embedding(negface, tmp_path, 
     code, said, err = negface("convert", "backbone", tmp_path / "released.pth", "--out", out, "--json", "-")
     assert code == 0, err
     assert json.loads(said)["declaration"]["architecture"] == name
+    assert json.loads(said)["declaration"]["options"] == {}
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         found = open_network(out, resolve_declaration(out))(arrays["x"])
         assert np.abs(found - arrays["embedding"]).max() < 1e-4 * np.abs(arrays["embedding"]).max()

@@ -137,6 +137,18 @@ def test_released_tree_is_searched_for_the_first_stage(negface, copy, tmp_path):
     convert(negface, "idiff-face", place, "--out", tmp_path / "out")
 
 
+def test_the_checkpoint_the_halves_come_from_is_found_in_their_place(negface, copy, tmp_path):
+    encoder, decoder = released.first_stage()
+    for half in copy.glob("first_stage_*"):
+        half.unlink()
+    (copy / "models" / "autoencoder").mkdir(parents=True)
+    torch.save({"state_dict": {**encoder, **decoder, "loss.logvar": torch.zeros(())}},
+               copy / "models" / "autoencoder" / "model.ckpt")
+    convert(negface, "idiff-face", copy, "--out", tmp_path / "out")
+    vae = NegFaceDiffPipeline.from_pretrained(tmp_path / "out").vae
+    assert all(torch.equal(value, {**encoder, **decoder}[key]) for key, value in vae.state_dict().items())
+
+
 def test_conditioner_and_licence_are_written_down(negface, folder, tmp_path):
     (tmp_path / "elastic.pth").write_bytes(b"weights")
     convert(negface, "idiff-face", folder, "--conditioner", tmp_path / "elastic.pth", "--out", tmp_path / "out")
@@ -177,6 +189,28 @@ FAULTS = {
     "no configuration": (lambda f: (f / ".hydra" / "config.yaml").unlink(), "has no .hydra/config.yaml.*--config"),
     "object in the configuration": (lambda f: (f / ".hydra" / "config.yaml").write_text(
         "model: !!python/object/apply:os.system ['true']"), r"config\.yaml: not a plain YAML file.*os\.system"),
+    "a date that is none": (lambda f: (f / ".hydra" / "config.yaml").write_text("model: 2020-99-99"),
+                            r"config\.yaml: not a plain YAML file"),
+    "nested without end": (lambda f: (f / ".hydra" / "config.yaml").write_text("model: " + 4000 * "["),
+                           r"config\.yaml: not a plain YAML file"),
+    "aliases that multiply": (lambda f: (f / ".hydra" / "config.yaml").write_text(
+        "a0: &a0 [1]\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 12))
+        + "model: *a11\n"), r"config\.yaml: its references grow too large"),
+    "a list for a number": (lambda f: edit_config(f, model={**released.model_settings("unet_ca_small"),
+                                                            "initial_channels": [96]}),
+                            r"model\.initial_channels: is \[96\], a whole number"),
+    "a number for a list": (lambda f: edit_config(f, model={**released.model_settings("unet_ca_small"),
+                                                            "channel_multipliers": 2}),
+                            r"model\.channel_multipliers: is 2, a list"),
+    "too many blocks": (lambda f: edit_config(f, model={**released.model_settings("unet_ca_small"),
+                                                        "n_blocks_per_resolution": 5000}),
+                        r"n_blocks_per_resolution: is 5000, a whole number from 1 to 32"),
+    "dropout": (lambda f: edit_config(f, model={**released.model_settings("unet_ca_small"),
+                                                "context_dropout_probability": "25 %"}),
+                r"context_dropout_probability: is '25 %', a probability"),
+    "picture size": (lambda f: edit_config(f, constants={"image_size": 10**9}), r"image_size: is 1000000000, a number"),
+    "schedule of NaN": (lambda f: change(f, lambda s: s.update(betas=torch.full((1000,), torch.nan))),
+                        r"betas: its noise schedule is not linear"),
     "circle": (lambda f: edit_config(f, model="${diffusion.eps_model}"), r"config\.yaml.*circle"),
     "no checkpoint": (lambda f: (f / "checkpoints" / "ema_averaged_model.ckpt").unlink(), "--checkpoint"),
     "no first stage": (lambda f: [half.unlink() for half in f.glob("first_stage_*")], "--first-stage"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from conftest import draw_face
+from drawn import draw_face
 from negface.training import randaugment
 from negface.training.augment import augment, crop, draw, resampling
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from conftest import draw_face
+from drawn import draw_face
 from negface.datasets import write_bin
 from negface.training.recipe import RecognitionRecipe, parse_recipe
 from negface.training.recognition import train_recognition

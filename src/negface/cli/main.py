@@ -23,7 +23,7 @@ from negface.foundation.errors import NegFaceError, UnknownNameError
 VERBS = {
     "contexts": "Make a bank of identity contexts: who the people are.",
     "negatives": "Choose for each identity whom it must not look like.",
-    "train": "Train an autoencoder or a diffusion model from a recipe.",
+    "train": "Train generators, recognisers and students of generators from a recipe.",
     "generate": "Generate images of a bank's identities, resumable and reproducible.",
     "align": "Bring faces into the 112 x 112 five-point template.",
     "curate": "Filter a dataset: wanted identity, face found, quality, leakage, copies.",

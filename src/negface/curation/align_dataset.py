@@ -18,7 +18,9 @@ from .. import datasets
 from ..foundation.errors import IncompleteError, InputError, OutputError, UnknownNameError
 from ..foundation.files import atomic_folder, write_json
 from ..foundation.progress import Progress
+from ..perception.faces import Detections
 from .alignment import Aligner, Alignment, centre_crop
+from .landmark_file import Landmarks
 
 ON_MISSING = ("refuse", "skip", "centre-crop")
 RECORD_NAME, SUMMARY_NAME = "alignment.jsonl", "alignment.json"
@@ -50,7 +52,7 @@ def _refuse(missing: list[str], total: int) -> None:
 
 
 def align_dataset(source: str | os.PathLike, out: str | os.PathLike, aligner: Aligner, *, on_missing: str = "refuse",
-                  codec: str = datasets.DEFAULT_CODEC) -> dict[str, Any]:
+                  codec: str = datasets.DEFAULT_CODEC, landmarks: Landmarks | None = None) -> dict[str, Any]:
     """Align every picture of ``source`` into a new folder of identity folders.
 
     Args:
@@ -59,6 +61,7 @@ def align_dataset(source: str | os.PathLike, out: str | os.PathLike, aligner: Al
         on_missing: a picture without a face: ``refuse`` (``IncompleteError`` that counts them all, nothing written),
             ``skip`` (a row says so), ``centre-crop`` (the largest centred square, and a row says so).
         codec: how pictures are written.
+        landmarks: faces by name, in place of the aligner's detector; a picture they do not name has no face.
 
     Returns:
         the summary, also in ``alignment.json``: counts by method, identities left without a picture, and how.
@@ -69,12 +72,13 @@ def align_dataset(source: str | os.PathLike, out: str | os.PathLike, aligner: Al
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError("exists already", where=out, fix="choose another folder, or remove it")
     names = output_names(dataset, writer.suffix)
+    faces, unused = landmarks.of([row["file"] for row in dataset.manifest]) if landmarks else (None, 0)
     counts: Counter[str] = Counter()
     missing: list[str] = []
     rows: list[dict[str, Any]] = []
     kept: set[int] = set()
     with atomic_folder(out) as folder:
-        for index, (image, found) in enumerate(_aligned(dataset, aligner)):
+        for index, (image, found) in enumerate(_aligned(dataset, aligner, faces)):
             found = _decided(found, image, aligner, on_missing)
             counts[found.method] += 1
             if found.image is None:
@@ -92,12 +96,15 @@ def align_dataset(source: str | os.PathLike, out: str | os.PathLike, aligner: Al
         if not kept:
             raise InputError("no face found in any picture", where=source, fix="check the pictures and the detector")
         summary = _summary(dataset, aligner, on_missing, counts, kept, writer)
+        if landmarks:
+            summary["landmarks"] = {**landmarks.to_dict(), "n_unused": unused}
         datasets.write_rows(folder / RECORD_NAME, rows)
         write_json(folder / SUMMARY_NAME, summary)
     return summary
 
 
-def _aligned(dataset: datasets.FaceDataset, aligner: Aligner) -> Iterator[tuple[Any, Alignment]]:
+def _aligned(dataset: datasets.FaceDataset, aligner: Aligner,
+             faces: list[Detections] | None) -> Iterator[tuple[Any, Alignment]]:
     """Pictures with their alignment, in order; the next one is read while one is being aligned."""
     with ThreadPoolExecutor(1) as reader, Progress("aligning", len(dataset), unit="images") as bar:
         coming = reader.submit(dataset.__getitem__, 0)
@@ -105,7 +112,7 @@ def _aligned(dataset: datasets.FaceDataset, aligner: Aligner) -> Iterator[tuple[
             image = coming.result()[0]
             if index + 1 < len(dataset):
                 coming = reader.submit(dataset.__getitem__, index + 1)
-            yield image, aligner.align(image)
+            yield image, aligner.align(image, faces[index] if faces else None)
             bar.advance()
 
 

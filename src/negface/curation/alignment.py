@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from ..datasets.templates import TEMPLATE_SIZE, fit_similarity, template
-from ..foundation.errors import UnknownNameError
-from ..perception.faces import Detections, Detector
+from ..foundation.errors import InputError, UnknownNameError
+from ..perception.faces import Detections
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
@@ -79,8 +79,23 @@ def central_face(found: Detections, shape: tuple[int, ...]) -> int:
 CHOICES: dict[str, Callable[[Detections, tuple[int, ...]], int]] = {"largest": largest_face, "central": central_face}
 
 
+class FaceFinder(Protocol):
+    """What an ``Aligner`` needs of a detector, ours or anybody's."""
+
+    def detect(self, image: np.ndarray) -> Detections:
+        """Faces in one uint8 ``[H, W, 3]`` RGB picture."""
+        ...
+
+
+def _identity(detector: FaceFinder | None) -> dict[str, str] | None:
+    declaration = getattr(detector, "declaration", None)
+    if declaration is not None:
+        return declaration.identity
+    return None if detector is None else {"name": type(detector).__qualname__, "hash": ""}
+
+
 def _rounded(value: Any) -> Any:
-    return None if value is None else np.round(np.asarray(value, np.float64), 4).tolist()
+    return None if value is None or np.isnan(value).any() else np.round(np.asarray(value, np.float64), 4).tolist()
 
 
 @dataclass(frozen=True)
@@ -110,9 +125,12 @@ def centre_crop(image: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
 
 
 class Aligner:
-    """Detector and template in one: ``aligner(image)`` gives the aligned picture, or None if no face was found."""
+    """Detector and template in one: ``aligner(image)`` gives the aligned picture, or None if no face was found.
 
-    def __init__(self, detector: Detector, *, template_name: str = "arcface", size: int = TEMPLATE_SIZE,
+    ``detector``: ``load_detector(...)``, any object with its ``detect``, or None where faces are handed to ``align``.
+    """
+
+    def __init__(self, detector: FaceFinder | None, *, template_name: str = "arcface", size: int = TEMPLATE_SIZE,
                  choose: str = "largest"):
         if choose not in CHOICES:
             raise UnknownNameError("choice of face", choose, CHOICES)
@@ -122,17 +140,21 @@ class Aligner:
     def __call__(self, image: np.ndarray) -> np.ndarray | None:
         return self.align(image).image
 
-    def align(self, image: np.ndarray) -> Alignment:
-        """Align one uint8 ``[H, W, 3]`` RGB picture and say how."""
-        found = self.detector.detect(image)
+    def align(self, image: np.ndarray, found: Detections | None = None) -> Alignment:
+        """Align one uint8 ``[H, W, 3]`` RGB picture and say how; ``found``: its faces, where they are known."""
+        given = found is not None
+        if found is None:
+            if self.detector is None:
+                raise InputError("there is neither a detector nor landmarks", where="alignment")
+            found = self.detector.detect(image)
         if not len(found):
             return Alignment(None, "missing", 0)
         index = CHOICES[self.choose](found, image.shape)
         matrix = fit_similarity(found.points[index], self._target)
-        return Alignment(warp(image, matrix, (self.size, self.size)), "detected", len(found),
-                         float(found.scores[index]), found.points[index], matrix)
+        return Alignment(warp(image, matrix, (self.size, self.size)), "landmarks" if given else "detected",
+                         len(found), float(found.scores[index]), found.points[index], matrix)
 
     def to_dict(self) -> dict[str, Any]:
         """What a manifest must say to align the same way again."""
-        return {"detector": self.detector.declaration.identity, "template": self.template_name, "size": self.size,
+        return {"detector": _identity(self.detector), "template": self.template_name, "size": self.size,
                 "choose": self.choose}

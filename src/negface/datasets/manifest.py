@@ -33,7 +33,7 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> in
 def _parse(line: bytes, number: int, path: Path) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"line {number} is not JSON ({error})", where=path,
                           fix="the manifest is damaged or truncated") from error
     if not isinstance(row, dict):

@@ -31,7 +31,7 @@ from .assets_making import Workshop
 from .people import Split
 
 SHARD = "12MB"
-TRAIN_PEOPLE, TRAIN_IMAGES, TEST_IMAGES = 1000, 4, 6
+TRAIN_PEOPLE, TRAIN_IMAGES, TEST_IMAGES = 1000, 3, 6
 """How much of what the recognisers see of the generator's people is shipped (for pools and leakage)."""
 LICENCE = "Apache-2.0"
 

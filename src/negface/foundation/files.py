@@ -128,7 +128,7 @@ def read_json(path: str | os.PathLike) -> Any:
     path = existing_file(path)
     try:
         return json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # undecodable text is a ValueError
         raise FormatError(f"not valid JSON ({error})", where=path) from error
 
 

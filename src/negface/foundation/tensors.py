@@ -47,10 +47,20 @@ def read_tensors(
         raise FormatError(
             f"not a complete safetensors file ({error})", where=path, fix="make or copy it again"
         ) from error
+    except TypeError as error:  # bfloat16 and float8, which numpy does not have
+        raise FormatError(f"holds a type of numbers that numpy lacks ({error})", where=path,
+                          fix="save it as float32") from error
+    return tensors, _parsed(metadata, path)
+
+
+def _parsed(metadata: str, path: Path) -> dict[str, Any]:
     try:
-        return tensors, json.loads(metadata)
-    except ValueError as error:
+        found = json.loads(metadata)
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"metadata is not JSON ({error})", where=path) from error
+    if not isinstance(found, dict):
+        raise FormatError(f"metadata is a {type(found).__name__}, a JSON object was expected", where=path)
+    return found
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -58,8 +68,9 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     path = existing_file(Path(path))
     try:
         with safe_open(path, framework="np") as handle:
-            return json.loads((handle.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, ValueError) as error:
+            metadata = (handle.metadata() or {}).get(METADATA_KEY, "{}")
+    except SafetensorError as error:
         raise FormatError(
             f"not a complete safetensors file ({error})", where=path, fix="make or copy it again"
         ) from error
+    return _parsed(metadata, path)

@@ -57,7 +57,7 @@ class IResNet(nn.Module):
 
     Args:
         blocks: residual blocks of the stages (published: four); each stage halves the side.
-        widths: channels of the stages, as many as ``blocks``.
+        widths: channels of the stages, as many as ``blocks``; the published ones if ``None``.
         stem_stride: 1 (published), or 2 to halve the side before the first stage.
         dim: length ``d`` of an embedding.
         image_size: side of the pictures in pixels, divisible by every halving.
@@ -68,13 +68,14 @@ class IResNet(nn.Module):
         self,
         blocks: Sequence[int],
         *,
-        widths: Sequence[int] = WIDTHS,
+        widths: Sequence[int] | None = None,
         stem_stride: int = 1,
         dim: int = 512,
         image_size: int = 112,
         dropout: float = 0.0,
     ):
         super().__init__()
+        widths = widths or WIDTHS
         if len(blocks) != len(widths):
             raise InputError(f"{len(blocks)} numbers of blocks for {len(widths)} widths", where="IResNet")
         stride = stem_stride * 2 ** len(widths)

@@ -1,4 +1,4 @@
-"""MobileFaceNet: inverted residuals and a global depthwise layer, about a million parameters (arXiv 1804.07573, table 1).
+"""MobileFaceNet: inverted residuals, a global depthwise layer, a million parameters (arXiv 1804.07573, table 1).
 
 ``width`` scales all channels; ``tiny`` is the same network cut down for tests.
 """

@@ -7,6 +7,7 @@ is accounted for, and what does not fit is named with the file, the key and what
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -30,6 +31,8 @@ SCHEDULE_BUFFERS = frozenset({
 ENCODER_PARTS, DECODER_PARTS = ("encoder.", "quant_conv."), ("decoder.", "quantize.", "post_quant_conv.")
 TRAINING_PARTS = ("loss.", "model_ema.", "model.", "cond_stage_model.")
 LINEAR_TOLERANCE = 1e-6
+# What a file may ask for before a network is built: far beyond any published one, and soon built.
+LARGEST_SETTING, LARGEST_LEVELS, LARGEST_BLOCKS, LARGEST_MULTIPLIER = 8192, 8, 32, 8
 
 
 def plain_state(found: Any, where: object) -> dict[str, Tensor]:
@@ -98,15 +101,21 @@ def autoencoder_state(found: Any, where: object) -> dict[str, Tensor]:
 def autoencoder_config(state: Mapping[str, Tensor], image_size: int, where: object) -> dict[str, Any]:
     """The settings of ``VQAutoencoder`` that a first stage's shapes tell."""
     try:
-        levels = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.down."))
-        blocks = 1 + max(int(key.split(".")[4]) for key in state if key.startswith("encoder.down.0.block."))
+        levels = len({key.split(".")[2] for key in state if key.startswith("encoder.down.")})
+        blocks = len({key.split(".")[4] for key in state if key.startswith("encoder.down.0.block.")})
         channels = state["encoder.conv_in.weight"].shape[0]
-        widths = [state[f"encoder.down.{level}.block.0.conv1.weight"].shape[0] for level in range(levels)]
+        widths = [state[f"encoder.down.{level}.block.0.conv1.weight"].shape[0]
+                  for level in range(min(levels, LARGEST_LEVELS + 1))]
         codes, latent_channels = state["quantize.embedding.weight"].shape
     except (KeyError, ValueError, IndexError) as error:
         missing = error.args[0] if isinstance(error, KeyError) else "a whole encoder and codebook"
         raise FormatError(f"has no {missing}", where=where, fix="the first stage is incomplete: give both halves, "
                           "first_stage_encoder_state_dict.pt and first_stage_decoder_state_dict.pt") from error
+    sizes = (levels / LARGEST_LEVELS, blocks / LARGEST_BLOCKS)
+    if not (channels and codes and latent_channels) or max(sizes) > 1 or any(width % channels for width in widths):
+        raise FormatError(f"is no first stage: {levels} levels of {blocks} blocks with {widths} channels, "
+                          f"{channels} in encoder.conv_in, {codes} codes of {latent_channels}", where=where,
+                          fix="it is damaged: copy it again")
     return {"image_size": image_size, "latent_channels": latent_channels, "channels": channels, "blocks": blocks,
             "multipliers": tuple(width // channels for width in widths), "codebook_size": codes}
 
@@ -125,20 +134,24 @@ def denoiser_config(model: Mapping[str, Any], where: object) -> dict[str, Any]:
     variant = wanted("condition_type")
     if variant not in CONDITION_TYPES or not model.get("is_context_conditional", True):
         kind = variant if model.get("is_context_conditional", True) else "unconditional"
-        raise InputError(f"model.condition_type is {kind!r}; loaded here are CA and AdaGN", where=where)
+        raise InputError(f"model.condition_type is {shown(kind)}; loaded here are CA and AdaGN", where=where)
     if model.get("n_context_classes"):
         raise InputError("the model is conditioned on class labels, not on identity contexts", where=where)
-    if _number(wanted("attention_head_channels"), where, "model.attention_head_channels") < 1:
+    if _number(wanted("attention_head_channels"), where, "model.attention_head_channels", least=-1) < 1:
         raise InputError("the model counts attention heads instead of their channels, which is not supported",
                          where=f"{where}, model.attention_head_channels")
     numbers = {ours: _number(wanted(theirs), where, f"model.{theirs}") for ours, theirs in (
         ("initial_channels", "initial_channels"), ("head_channels", "attention_head_channels"),
         ("blocks_per_resolution", "n_blocks_per_resolution"), ("context_input", "context_input_channels"),
         ("context_channels", "context_channels"))}
-    return {**numbers, "channel_multipliers": tuple(wanted("channel_multipliers")), "condition_type": variant,
-            "is_attention": tuple(bool(item) for item in wanted("is_attention")),
+    _number(numbers["blocks_per_resolution"], where, "model.n_blocks_per_resolution", most=LARGEST_BLOCKS)
+    levels = {key: _list(wanted(key), where, f"model.{key}") for key in ("channel_multipliers", "is_attention")}
+    return {**numbers, "condition_type": variant,
+            "channel_multipliers": tuple(_number(item, where, "model.channel_multipliers", most=LARGEST_MULTIPLIER)
+                                         for item in levels["channel_multipliers"]),
+            "is_attention": tuple(bool(item) for item in levels["is_attention"]),
             "learned_null": bool(model.get("learn_empty_context", False)),
-            "context_dropout_probability": float(model.get("context_dropout_probability", 0.0))}
+            "context_dropout_probability": _probability(model, "context_dropout_probability", where)}
 
 
 def noise_schedule(buffers: Mapping[str, Tensor], steps: int, where: object) -> NoiseSchedule:
@@ -149,11 +162,11 @@ def noise_schedule(buffers: Mapping[str, Tensor], steps: int, where: object) -> 
     betas = buffers["betas"].double().flatten() if "betas" in buffers else None
     steps = steps if betas is None else len(betas)
     if steps != T:
-        raise InputError(f"was trained with {steps} timesteps, {T} are supported", where=where)
+        raise InputError(f"was trained with {shown(steps)} timesteps, {T} are supported", where=where)
     if betas is None:
         return NoiseSchedule(steps)
     line = torch.linspace(float(betas[0]), float(betas[-1]), len(betas), dtype=torch.float64)
-    if (betas - line).abs().max() > LINEAR_TOLERANCE * float(betas[-1]):
+    if not (betas - line).abs().max() <= LINEAR_TOLERANCE * float(betas[-1]):  # NaN too
         raise InputError("its noise schedule is not linear, which is the only one supported", where=f"{where}, betas")
     # float32 buffers of round numbers: 1e-4 and 0.02, not 9.99999974e-05
     return NoiseSchedule(len(betas), float(f"{float(betas[0]):.6g}"), float(f"{float(betas[-1]):.6g}"))
@@ -214,10 +227,29 @@ def _owned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _number(value: Any, where: object, key: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise FormatError(f"is {value!r}, a whole number was expected", where=f"{where}, {key}")
+def _number(value: Any, where: object, key: str, *, least: int = 1, most: int = LARGEST_SETTING) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise FormatError(f"is {shown(value)}, a whole number from {least} to {most} was expected",
+                          where=f"{where}, {key}")
     return value
+
+
+def _list(value: Any, where: object, key: str) -> list[Any]:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= LARGEST_LEVELS:
+        raise FormatError(f"is {shown(value)}, a list of 1 to {LARGEST_LEVELS} was expected", where=f"{where}, {key}")
+    return list(value)
+
+
+def _probability(model: Mapping[str, Any], key: str, where: object) -> float:
+    value = model.get(key, 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise FormatError(f"is {shown(value)}, a probability below 1 was expected", where=f"{where}, model.{key}")
+    return float(value)
+
+
+def shown(value: Any) -> str:
+    """A value in an error: short, whatever it is."""
+    return reprlib.repr(value)
 
 
 def _shape(value: Tensor) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from negface.foundation.errors import InputError
 
-
 REDUCED = 64
 
 

@@ -1,4 +1,4 @@
-"""Perception: the eyes that curation and evaluation use. Recognisers, detector, pose and quality, each declared."""
+"""Perception: the eyes that curation and evaluation use. Recognisers, detector, pose, quality and the analyser, each declared."""
 
 from . import known  # noqa: F401  (registers the well-known files)
 from .analyser import Analyser, load_analyser
@@ -9,7 +9,8 @@ from .faces import Detections, Detector, load_detector, load_pose, load_quality
 from .recognizers import Recognizer, load_recognizer, recognizer_hash, same_recognizer
 
 __all__ = [
-    "Analyser", "Declaration", "Detections", "Detector", "Embeddings", "Recognizer", "declaration_from_dict", "embed_dataset",
-    "load_analyser", "load_detector", "load_pose", "load_quality", "load_recognizer", "read_declaration", "read_embeddings",
-    "recognizer_hash", "resolve_declaration", "same_recognizer", "write_embeddings",
+    "Analyser", "Declaration", "Detections", "Detector", "Embeddings", "Recognizer", "declaration_from_dict",
+    "embed_dataset", "load_analyser", "load_detector", "load_pose", "load_quality", "load_recognizer",
+    "read_declaration", "read_embeddings", "recognizer_hash", "resolve_declaration", "same_recognizer",
+    "write_embeddings",
 ]

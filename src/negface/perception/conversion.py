@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..foundation.checkpoints import read_checkpoint
-from ..foundation.errors import FormatError, InputError
+from ..foundation.errors import FormatError
 from ..foundation.files import atomic_path, existing_file, write_json
 from ..foundation.hashing import sha256_file
 from ..foundation.tensors import read_metadata
@@ -27,7 +27,8 @@ def convert_backbone(path: str | os.PathLike, out: str | os.PathLike, *,
     """Write a released backbone as ``out`` with ``out.json``, its declaration.
 
     Args:
-        path: an iResNet-18/34/50/100 state dict (``.pth``, safetensors), or an ``.onnx`` file, which is copied.
+        path: an iResNet-18/34/50/100 state dict (``.pth``, safetensors; other widths and lengths are declared), or an
+            ``.onnx`` file, which is copied.
         out: the file to write; ``load_recognizer(out)`` opens it.
         facts: keys of ``Declaration`` that the file cannot say; default 112 px, RGB, ``(x - 127.5) / 127.5``.
 
@@ -41,18 +42,16 @@ def convert_backbone(path: str | os.PathLike, out: str | os.PathLike, *,
     from ..models import backbones, published
 
     state, architecture = published.backbone_state(_read(path), path)
-    dim = _dim(state, path)
+    dim, options = _size(state, path)
     with published.without_weights():
-        network = getattr(backbones, architecture)(dim=dim)
+        network = getattr(backbones, architecture)(**options)
     published.load_strictly(network, state, path)
-    if dim != Declaration(name="").dim:
-        raise InputError(f"gives {dim} numbers a picture; declared state dicts have {Declaration(name='').dim}",
-                         where=path, fix="export it to ONNX and convert that")
     from safetensors.torch import save_file
 
     with atomic_path(out) as temporary:
         save_file(network.state_dict(), temporary)
-    return _declare(out, {"name": path.stem, "kind": "torch", "architecture": architecture, "dim": dim}, facts)
+    known = {"name": path.stem, "kind": "torch", "architecture": architecture, "dim": dim, "options": options}
+    return _declare(out, known, facts)
 
 
 def _read(path: Path) -> Any:
@@ -64,15 +63,26 @@ def _read(path: Path) -> Any:
     return load_file(path)
 
 
-def _dim(state: Mapping[str, Any], path: Path) -> int:
-    from ..models.backbones import STRIDE, WIDTHS
+def _size(state: Mapping[str, Any], path: Path) -> tuple[int, dict[str, Any]]:
+    """The length of an embedding, and what is not as published: ``widths`` and ``dim`` of the architecture."""
+    from ..models.backbones import WIDTHS
 
-    cells = WIDTHS[-1] * (IMAGE_SIZE // STRIDE) ** 2
-    if "fc.weight" not in state or state["fc.weight"].ndim != 2 or state["fc.weight"].shape[1] != cells:
-        given = list(state["fc.weight"].shape) if "fc.weight" in state else "not there"
-        raise FormatError(f"'fc.weight' is {given}, expected [d, {cells}] (pictures of {IMAGE_SIZE} px)", where=path,
-                          fix="give an iResNet backbone for 112 px")
-    return int(state["fc.weight"].shape[0])
+    widths = tuple(_first_axis(state, f"layer{stage}.0.conv1.weight", path) for stage in range(1, len(WIDTHS) + 1))
+    cells = widths[-1] * (IMAGE_SIZE >> len(widths)) ** 2
+    dim = _first_axis(state, "fc.weight", path)
+    if list(state["fc.weight"].shape) != [dim, cells]:
+        raise FormatError(f"'fc.weight' is {list(state['fc.weight'].shape)}, expected [d, {cells}] (pictures of "
+                          f"{IMAGE_SIZE} px)", where=path, fix=f"give an iResNet backbone for {IMAGE_SIZE} px")
+    options = {} if widths == WIDTHS else {"widths": list(widths)}
+    return dim, options if dim == Declaration(name="").dim else {**options, "dim": dim}
+
+
+def _first_axis(state: Mapping[str, Any], key: str, path: Path) -> int:
+    shape = list(state[key].shape) if key in state else None
+    if not shape or 0 in shape:
+        raise FormatError(f"{key!r} is {'not there' if shape is None else shape}, a matrix of weights was expected",
+                          where=path, fix="give an iResNet backbone")
+    return shape[0]
 
 
 def _convert_onnx(path: Path, out: Path, facts: Mapping[str, Any] | None) -> Declaration:

@@ -90,8 +90,8 @@ class Declaration:
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Declaration)}
-_TYPES = {"options": Mapping, "measured": Mapping, "dim": int, "batch": (int, type(None)), "size": (list, tuple), "mean": (list, tuple, int, float),
-          "std": (list, tuple, int, float)}
+_TYPES = {"options": Mapping, "measured": Mapping, "dim": int, "batch": (int, type(None)),
+          "size": (list, tuple), "mean": (list, tuple, int, float), "std": (list, tuple, int, float)}
 _NEEDED = ("size", "channels", "mean", "std", "dim")
 
 

@@ -30,9 +30,11 @@ from .scheduler_choice import SchedulerChoice
 CONFIG = Path(".hydra") / "config.yaml"
 CHECKPOINTS = ("ema_averaged_model.ckpt", "model.ckpt")
 ENCODER, DECODER = "first_stage_encoder_state_dict.pt", "first_stage_decoder_state_dict.pt"
+LDM = "model.ckpt"
 FIRST_STAGE_PLACES = (".", "models/autoencoder", "../../models/autoencoder")
-IMAGE_SIZE = 128
+IMAGE_SIZE, LARGEST_SIDE = 128, 4096
 LICENCES = "CC BY-NC-SA 4.0 (IDiff-Face), CC BY-NC 4.0 (NegFaceDiff), Apache-2.0 (UIFace): see the weights' own terms"
+DEEPEST_CONFIGURATION, LARGEST_CONFIGURATION = 16, 10_000  # levels, and values: a released one has 5 and about 100
 REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 
 
@@ -56,8 +58,8 @@ def convert_idiff_face(folder: str | os.PathLike, *, checkpoint: str | os.PathLi
         checkpoint: the file with the denoiser's weights; default ``checkpoints/ema_averaged_model.ckpt``, else
             ``checkpoints/model.ckpt`` (equal in the published models, whose average never averaged).
         config: training configuration, or its ``model`` part alone; default ``.hydra/config.yaml``.
-        first_stage: folder of the two halves, or LDM's ``model.ckpt``; default looked for in the folder,
-            ``models/autoencoder`` in it, and ``../../models/autoencoder`` (the released tree).
+        first_stage: LDM's VQ checkpoint, or a folder of the two halves or of LDM's ``model.ckpt``; default looked for
+            in the folder, ``models/autoencoder`` in it, and ``../../models/autoencoder`` (the released tree).
         conditioner: name and hash of the recogniser whose embeddings are the contexts, if known.
         requantize: snap latents to the codebook before decoding, as released.
 
@@ -94,8 +96,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
     ``FormatError`` if it is no YAML mapping. Tags that would build objects are refused (``safe_load``).
     """
     try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the last three: dates, numbers, depth
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"not a plain YAML file ({reason})", where=path) from error
     if not isinstance(found, dict):
@@ -106,7 +108,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 def lookup(settings: Mapping[str, Any], key: str, where: object, default: Any = None) -> Any:
     """The value at a dotted key, references followed; ``default`` where there is none."""
-    return _resolve(settings, _at(settings, key, default), where, depth=0)
+    return _Resolver(settings, where).resolve(_at(settings, key, default), depth=0)
 
 
 def _at(settings: Mapping[str, Any], key: str, default: Any) -> Any:
@@ -118,15 +120,23 @@ def _at(settings: Mapping[str, Any], key: str, default: Any) -> Any:
     return value
 
 
-def _resolve(settings: Mapping[str, Any], value: Any, where: object, depth: int) -> Any:
-    if depth > 16:
-        raise FormatError("its references go in a circle", where=where)
-    if isinstance(value, Mapping):
-        return {key: _resolve(settings, item, where, depth + 1) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolve(settings, item, where, depth + 1) for item in value]
-    reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    return value if reference is None else _resolve(settings, _at(settings, reference[1], None), where, depth + 1)
+class _Resolver:
+    """Follows references; stops at circles, and at values that grow without end by naming each other."""
+
+    def __init__(self, settings: Mapping[str, Any], where: object):
+        self.settings, self.where, self.left = settings, where, LARGEST_CONFIGURATION
+
+    def resolve(self, value: Any, depth: int) -> Any:
+        self.left -= 1
+        if depth > DEEPEST_CONFIGURATION or self.left < 0:
+            what = "its references go in a circle" if depth > DEEPEST_CONFIGURATION else "its references grow too large"
+            raise FormatError(what, where=self.where)
+        if isinstance(value, Mapping):
+            return {key: self.resolve(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.resolve(item, depth + 1) for item in value]
+        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        return value if reference is None else self.resolve(_at(self.settings, reference[1], None), depth + 1)
 
 
 def _configuration(folder: Path, config: str | os.PathLike | None) -> Path:
@@ -160,15 +170,22 @@ def _first_stage(folder: Path, given: str | os.PathLike | None) -> tuple[Path, .
     for place in places:
         if (place / ENCODER).is_file() or (place / DECODER).is_file():
             return existing_file(place / ENCODER, "first stage"), existing_file(place / DECODER, "first stage")
+        if (place / LDM).is_file():
+            return (place / LDM,)
     looked = ", ".join(os.path.normpath(place) for place in places)
-    raise InputError(f"no {ENCODER} and {DECODER}", where=looked,
+    raise InputError(f"no {ENCODER} and {DECODER}, and no {LDM} of LDM", where=looked,
                      fix="name their folder, or LDM's model.ckpt, with --first-stage")
 
 
 def _image_size(settings: Mapping[str, Any], where: object) -> int:
-    size = lookup(settings, "constants.image_size", where, IMAGE_SIZE)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise FormatError(f"is {size!r}, a side in pixels was expected", where=f"{where}, constants.image_size")
+    return _side(settings, "constants.image_size", IMAGE_SIZE, where)
+
+
+def _side(settings: Mapping[str, Any], key: str, default: int, where: object) -> int:
+    size = lookup(settings, key, where, default)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST_SIDE:
+        raise FormatError(f"is {published.shown(size)}, a number from 1 to {LARGEST_SIDE} was expected",
+                          where=f"{where}, {key}")
     return size
 
 
@@ -193,7 +210,7 @@ def _denoiser(files: Sources, settings: Mapping[str, Any], vae: VQAutoencoder | 
     state, buffers = published.denoiser_state(read_checkpoint(files.checkpoint), files.checkpoint)
     steps = lookup(settings, "diffusion.T", files.config, 1000)
     schedule = published.noise_schedule(buffers, steps, files.checkpoint)
-    channels = vae.config.latent_channels if vae else lookup(settings, "constants.input_channels", files.config, 3)
+    channels = vae.config.latent_channels if vae else _side(settings, "constants.input_channels", 3, files.config)
     side = vae.latent_shape[1] if vae else _image_size(settings, files.config)
     with published.without_weights():
         unet = IDiffUNet(**options, in_channels=channels, sample_size=side,
