@@ -1,4 +1,4 @@
-"""The demo from scratch draws people, trains two different recognisers and runs to a page; its people are drawn reproducibly."""
+"""The demo from scratch draws people reproducibly, trains two different recognisers and runs to a page."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from negface.experiments.steps import Journal
 from negface.foundation.errors import FormatError, InputError
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [*sorted((ROOT / "recipes").glob("real-*.toml")), *sorted((ROOT / "src/negface/experiments").glob("demo*.toml"))]
+RECIPES = [*sorted((ROOT / "recipes").glob("real-*.toml")),
+           *sorted((ROOT / "src/negface/experiments").glob("demo*.toml"))]
 NAMES = tuple(f"p{number}" for number in range(20))
 
 

@@ -193,6 +193,27 @@ def test_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
         read_checkpoint(in_zip(path, pickled, [("archive/data/0", storage)]))
 
 
+def doubling(levels):
+    """A pickle of a dict whose key is a tuple that holds itself twice, ``levels`` deep: 2 ** levels steps to hash."""
+    pairs = b"".join(b"0h" + bytes([level]) + b"h" + bytes([level]) + b"\x86\x94" for level in range(levels))
+    return b"\x80\x04}K\x01\x85\x94" + pairs + b"K\x01s."
+
+
+def test_tuple_that_takes_for_ever_to_hash_is_refused_before_it_is_built(tmp_path):
+    assert len(restricted_loads(doubling(10), where="w")) == 1
+    with pytest.raises(FormatError, match="w: .*grow without end"):
+        restricted_loads(doubling(60), where="w")
+    with pytest.raises(FormatError, match="grow without end"):
+        read_checkpoint(in_zip(tmp_path / "a.ckpt", doubling(60)))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_tuples_shared_many_times_are_no_attack(protocol):
+    shape = (1, (2, 3))
+    content = {"rows": [(shape, shape, row) for row in range(3000)], "nested": {(row, shape) for row in range(50)}}
+    assert restricted_loads(pickle.dumps(content, protocol=protocol), where="w") == content
+
+
 def test_whole_modules_and_scripts_are_refused_with_advice(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(UnsafePickleError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict"):

@@ -6,7 +6,7 @@ import torch
 
 from negface.foundation.errors import InputError, UnknownNameError
 from negface.models import IDiffUNet, PreparedContext
-from negface.models.layers import attend
+from negface.models.layers import Conv3x3, attend
 
 TINY = {"in_channels": 3, "sample_size": 8, "initial_channels": 32, "channel_multipliers": (1, 2),
         "is_attention": (False, True), "blocks_per_resolution": 1, "context_input": 16, "context_channels": 32}
@@ -107,6 +107,33 @@ def test_attention_of_training_is_the_fused_one():
     plain = attend(query.requires_grad_(), keys, values)
     assert plain.requires_grad
     assert golden.distance(plain.detach(), fused) < 1e-5
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_convolution_of_a_small_map_is_the_same_as_products_of_its_rows(side):
+    """Products where a CPU predicts on channels-last values, the library's convolution where it trains."""
+    conv = golden.rebuild(Conv3x3(512, 256)).to(memory_format=torch.channels_last)
+    hidden = torch.randn(3, 512, side, side + 1, generator=torch.Generator().manual_seed(4))
+    hidden = hidden.contiguous(memory_format=torch.channels_last)
+    trained = conv(hidden)
+    with torch.no_grad():
+        predicted = conv(hidden)
+        plain = torch.nn.functional.conv2d(hidden, conv.weight, conv.bias, padding=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert conv(hidden).dtype == torch.bfloat16
+    assert trained.requires_grad
+    assert torch.equal(trained.detach(), plain)
+    assert predicted.is_contiguous(memory_format=torch.channels_last)
+    assert golden.distance(predicted, plain) < 1e-5
+
+
+def test_prediction_of_channels_last_values_is_the_one_of_training(inputs):
+    latents, timesteps, contexts = inputs
+    model = unet(channel_multipliers=(4, 4), condition_type="CA").to(memory_format=torch.channels_last)
+    latents = latents[:, :, :8, :8].contiguous(memory_format=torch.channels_last)
+    trained = model(latents, timesteps, contexts)
+    with torch.inference_mode():
+        assert golden.distance(model(latents, timesteps, contexts), trained.detach()) < 1e-5
 
 
 @pytest.mark.parametrize(("change", "what"), [

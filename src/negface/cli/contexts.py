@@ -50,7 +50,9 @@ def authentic(
     out: OutOption,
     json: JsonOption = None,
 ) -> None:
-    """One context a person: the normalised mean of the person's embeddings. Such a bank describes real people.
+    """One context a person: the normalised mean of the person's embeddings.
+
+    Such a bank describes real people, unless the embeddings are of procedural ones (`negface population make`).
 
     Example: negface contexts authentic embeddings.npz --out bank.safetensors
     """
@@ -59,7 +61,7 @@ def authentic(
 
     found = read_embeddings(embeddings)
     _write(sources.authentic(found.embeddings, found.labels, conditioner=found.recognizer,
-                             names=found.identities or None), out, json)
+                             names=found.identities or None, real_people=found.describes_real_people), out, json)
 
 
 @app.command()
@@ -136,7 +138,7 @@ def _bank_or_means(path: Path) -> ContextBank:
         return ContextBank.load(path)
     found = read_embeddings(path)
     return sources.authentic(found.embeddings, found.labels, conditioner=found.recognizer,
-                             names=found.identities or None)
+                             names=found.identities or None, real_people=found.describes_real_people)
 
 
 def _write(bank: ContextBank, out: Path, json: Path | None) -> None:

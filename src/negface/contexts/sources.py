@@ -52,7 +52,7 @@ def uniform_capacity(n: int, dim: int, max_cosine: float, max_proposals: int | N
 
 
 def authentic(embeddings: np.ndarray, labels: Sequence[Any], *, conditioner: Mapping[str, Any] | None = None,
-              names: Mapping[Any, str] | Sequence[str] | None = None) -> ContextBank:
+              names: Mapping[Any, str] | Sequence[str] | None = None, real_people: bool = True) -> ContextBank:
     """One context a person: the normalised mean of the person's unit embeddings.
 
     Args:
@@ -61,7 +61,9 @@ def authentic(embeddings: np.ndarray, labels: Sequence[Any], *, conditioner: Map
             label itself.
         conditioner: name and hash of the recogniser that made the embeddings.
 
-    The bank describes real people and says so.
+        real_people: False only for pictures of people who do not exist, such as ``negface.population``'s.
+
+    The bank describes real people and says so, unless told that they are none.
     """
     embeddings = _embeddings(embeddings)
     labels = np.asarray(labels)
@@ -71,7 +73,7 @@ def authentic(embeddings: np.ndarray, labels: Sequence[Any], *, conditioner: Map
     sums = np.zeros((len(people), embeddings.shape[1]))
     np.add.at(sums, member, embeddings.astype(np.float64))
     ids = tuple(str(person if names is None else names[person]) for person in people.tolist())
-    provenance = {"source": "authentic", "conditioner": _plain(conditioner), "describes_real_people": True,
+    provenance = {"source": "authentic", "conditioner": _plain(conditioner), "describes_real_people": bool(real_people),
                   "parameters": {"n_images": len(embeddings), "n_people": len(people)},
                   "parent": sha256_array(embeddings)}
     return ContextBank(unit_rows(sums, what="the mean of person"), ids, provenance)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import pickletools
+import reprlib
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ def _flags(same: Any, path: Path) -> np.ndarray:
         raise FormatError(f"its flags are a {type(same).__name__}, a list was expected", where=path)
     for i, flag in enumerate(same):
         if not isinstance(flag, bool | int | np.bool_ | np.integer) or int(flag) not in (0, 1):
-            raise FormatError(f"flag {i} is {flag!r}, True or False was expected", where=path)
+            raise FormatError(f"flag {i} is {reprlib.repr(flag)}, True or False was expected", where=path)
     return np.asarray(same, dtype=bool)
 
 

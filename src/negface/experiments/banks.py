@@ -66,7 +66,7 @@ def make_contexts(kind: str, seed: int, recipe: Sampling, embeddings: Embeddings
 
 def _authentic(embeddings: Embeddings) -> ContextBank:
     return sources.authentic(embeddings.embeddings, embeddings.labels, conditioner=embeddings.recognizer,
-                             names=embeddings.identities)
+                             names=embeddings.identities, real_people=embeddings.describes_real_people)
 
 
 def _first(bank: ContextBank, count: int) -> ContextBank:

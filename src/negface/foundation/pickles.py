@@ -26,6 +26,8 @@ PLAIN_GLOBALS = {
 }
 INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "lightning_lite.")
 
+_PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+_LARGEST_SHARE = 1_000_000  # objects that tuples hold more than once
 NOTHING_RAN = "nothing of it was run; do not open this file with anything that would"
 
 
@@ -113,19 +115,53 @@ def restricted_loads(
     return carefully(RestrictedUnpickler(io.BytesIO(data), where=where, extra=extra, inert=inert, encoding=encoding))
 
 
-def _check_memo(file: BinaryIO) -> None:
-    """Refuse memo places that no pickler hands out: C's unpickler allocates a table as long as the largest."""
-    start = file.tell()
+def _check_opcodes(file: BinaryIO) -> None:
+    """Refuse before it runs what would hang or fill the memory of C's unpickler.
+
+    That is a memo place that no pickler hands out (a table as long as the largest is allocated), and a tuple that holds
+    itself twice, which holds itself twice, and so on: a short pickle, but hashing it as a key takes for ever.
+    """
+    start, shared, count = file.tell(), 0, 0
+    stack: list[int | None] = []  # what each object would weigh, written out; None is a mark
+    memo: dict[int, int | None] = {}
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > max(count, 256):
-            raise ValueError(f"memo place {argument} after {count} opcodes")
+        name = opcode.name
+        if name in _PUTS or name == "MEMOIZE":
+            place = len(memo) if name == "MEMOIZE" else argument
+            if place > max(count, 256):
+                raise ValueError(f"memo place {place} after {count} opcodes")
+            memo[place] = stack[-1] if stack else 1
+        elif name in _GETS or name == "DUP":
+            weight = (stack[-1] if stack else 1) if name == "DUP" else memo.get(argument, 1)
+            shared += (weight or 1) - 1
+            stack.append(weight)
+        else:
+            weights = _popped(stack, opcode)
+            if name.startswith("TUPLE"):
+                stack.append(1 + sum(weights))
+            else:
+                stack += [None if name == "MARK" else 1] * len(opcode.stack_after)
+        if shared > max(_LARGEST_SHARE, 10 * count):
+            raise ValueError("tuples within tuples that grow without end")
     file.seek(start)
+
+
+def _popped(stack: list[int | None], opcode: pickletools.OpcodeInfo) -> list[int]:
+    """Take from the stack what an opcode takes: to the last mark, and what it wants below that."""
+    wanted, taken = list(opcode.stack_before), []
+    if pickletools.markobject in wanted:
+        while stack and (weight := stack.pop()) is not None:
+            taken.append(weight)
+        wanted = wanted[: wanted.index(pickletools.markobject)]
+    for _ in wanted[: len(stack)]:
+        taken.append(stack.pop() or 1)
+    return taken
 
 
 def carefully(unpickler: RestrictedUnpickler) -> Any:
     """The next object of an unpickler; ``FormatError`` for whatever a broken pickle raises."""
     try:
-        _check_memo(unpickler.file)
+        _check_opcodes(unpickler.file)
         return unpickler.load()
     except NegFaceError as error:
         if error.where is not None:

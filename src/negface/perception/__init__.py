@@ -1,4 +1,4 @@
-"""Perception: the eyes that curation and evaluation use. Recognisers, detector, pose, quality and the analyser, each declared."""
+"""Perception: the eyes of curation and evaluation: recognisers, detector, pose, quality, analyser, all declared."""
 
 from . import known  # noqa: F401  (registers the well-known files)
 from .analyser import Analyser, load_analyser

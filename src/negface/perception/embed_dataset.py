@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from .. import datasets
 from ..foundation.errors import InputError
+from ..foundation.files import read_json
 from ..foundation.progress import Progress
 from .embeddings import Embeddings
 from .inputs import fit_images
@@ -62,9 +64,17 @@ def embed_dataset(source: str | os.PathLike | datasets.FaceDataset, recognizer: 
         "resize": resize, "converted": dict(sorted(dataset.notes.items())),
         "dataset": {"path": str(dataset.root), "n_images": len(dataset), "n_identities": len(dataset.identities),
                     "hash": digest.hexdigest()}}
+    if _nobody_exists(dataset):
+        provenance["describes_real_people"] = False
     names = [dataset.manifest[index]["file"] for index in range(len(dataset))]
     return Embeddings(np.concatenate(parts), np.asarray(dataset.labels, np.int64), tuple(dataset.identities),
                       tuple(names), provenance)
+
+
+def _nobody_exists(dataset: datasets.FaceDataset) -> bool:
+    """Whether the folder is one of procedural people (``negface population make``)."""
+    card = Path(dataset.root) / "population.json"
+    return card.is_file() and read_json(card).get("describes_real_people") is False
 
 
 def _embed(recognizer: Recognizer, pictures: np.ndarray, flip: bool, dataset: datasets.FaceDataset,

@@ -43,6 +43,11 @@ class Embeddings:
         """``{"name", "hash"}`` of the recogniser that made them; None if the file does not say."""
         return self.provenance.get("recognizer")
 
+    @property
+    def describes_real_people(self) -> bool:
+        """True unless the provenance says that nobody in the pictures exists."""
+        return bool(self.provenance.get("describes_real_people", True))
+
     def __len__(self) -> int:
         return len(self.labels)
 

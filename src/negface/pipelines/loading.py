@@ -5,12 +5,14 @@ Only the classes named here are ever built and only safetensors are read, whatev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
+from diffusers.utils import logging as diffusers_logging
 
 from negface.foundation.errors import FormatError, InputError, NegFaceError, OutputError
 from negface.foundation.files import existing_folder, read_json
@@ -58,9 +60,10 @@ def _load_component(folder: Path, build: type, torch_dtype: torch.dtype | None) 
     try:
         if not is_network:
             return build.from_pretrained(folder, local_files_only=True)
-        model, report = build.from_pretrained(folder, local_files_only=True, use_safetensors=True,
-                                              torch_dtype=torch_dtype, low_cpu_mem_usage=False,
-                                              output_loading_info=True)
+        with _no_progress_bar():
+            model, report = build.from_pretrained(folder, local_files_only=True, use_safetensors=True,
+                                                  torch_dtype=torch_dtype, low_cpu_mem_usage=False,
+                                                  output_loading_info=True)
     except NegFaceError:
         raise
     except Exception as error:  # diffusers raises OSError, ValueError, RuntimeError, ... for a broken folder
@@ -73,6 +76,18 @@ def _load_component(folder: Path, build: type, torch_dtype: torch.dtype | None) 
         raise FormatError(f"does not fit its configuration: {'; '.join(wrong)}", where=folder / WEIGHTS,
                           fix="weights and config.json must come from the same model")
     return model.eval()
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """diffusers draws a bar for weights in several parts, whoever listens."""
+    shown = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            diffusers_logging.enable_progress_bar()
 
 
 def _weight_files(folder: Path) -> list[str]:
