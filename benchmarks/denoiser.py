@@ -3,7 +3,7 @@
     python benchmarks/denoiser.py                       # batch 16, fp32 and bf16
     python benchmarks/denoiser.py --batch 64 --device cuda --json result.json
 
-The work is what the plain network takes, counted by torch on the meta device (2 operations a multiply-add; 13.2 GFLOP
+The work is what the plain network takes, counted by torch on the meta device (2 operations a multiply-add; 13.5 GFLOP
 an image with the contexts prepared, as in the pipeline), whatever is computed instead. Rounds of one prediction and of
 plain matrix products of the same precision, for as long as the prediction took, take turns; the share of the peak is
 the median over the rounds of its rate over the best shape's. ``seconds_with_contexts`` projects the contexts too.
@@ -102,7 +102,7 @@ def measure(model: IDiffUNet, precision: str, batch: int, device: str, flop: int
     return {"precision": precision, "batch": batch, "seconds": seconds, "seconds_with_contexts": unprepared,
             "predictions_per_second": batch / seconds, "gflops": flop / seconds / 1e9,
             "peak_gflops": statistics.median(peaks) / 1e9, "share_of_peak": statistics.median(shares),
-            "share_range": [min(shares), max(shares)]}
+            "share_lowest": min(shares), "share_highest": max(shares)}
 
 
 def print_rows(rows: list[dict]) -> None:
