@@ -139,6 +139,8 @@ def _tiles(found: list[Row]) -> list[dict[str, str]]:
     for name, heading, tip, _ in COLUMNS[:4]:
         after = other.metrics.get(name) if other else None
         before = baseline.metrics.get(name) if baseline else None
+        if name == "student_accuracy" and after is None and before is None:
+            continue  # most runs train no student; every run should know its other figures
         change = compare(baseline, other, name) if baseline and other else "missing"
         note = {"up": "intervals apart", "down": "intervals apart", "unclear": "intervals overlap or absent",
                 "missing": "no comparison"}[change]
