@@ -35,7 +35,6 @@ def tiny_recipe():
     table["diffusion"]["model"] |= {"initial_channels": 32, "channel_multipliers": (1, 1),
                                     "is_attention": (False, False), "context_channels": 32}
     table["diffusion"]["train"] |= {"steps": 2, "batch": 4}
-    table["diffusion"]["identity"] |= {"reader_steps": 2, "start": 1}
     return parse_recipe(AssetsRecipe, table, "tiny")
 
 
@@ -132,3 +131,4 @@ def test_committed_figures_are_of_the_shipped_files():
                                                                         rel=1e-4)
     assert rows["negface-judge", "frontal eer"] <= 0.02
     assert rows["generator", "baseline w=0 adherence"] >= 0.5
+    assert rows["generator", "far w=0.5 fdr"] >= 1.5 * rows["generator", "baseline w=0 fdr"]
