@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo assets test test-all lint bench fuzz docs clean
+.PHONY: help install demo picture assets test test-all lint bench fuzz docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ install: $(INSTALLED)  ## make .venv from requirements.lock, with this package e
 
 demo: $(INSTALLED)  ## shipped models at work: two datasets, their verdict, a page; a few minutes
 	$(BIN)/negface demo --out runs/demo
+
+picture: demo  ## draw the README's opening picture from the demo's results
+	$(BIN)/negface report runs/demo/results.json --out runs/demo/report.html --picture docs/pictures/opening.png
 
 SIZE ?= cpu
 assets: $(INSTALLED)  ## make every shipped model again (resumable; SIZE=gpu for one GPU)
