@@ -132,3 +132,10 @@ def test_committed_figures_are_of_the_shipped_files():
     assert rows["negface-judge", "frontal eer"] <= 0.02
     assert rows["generator", "baseline w=0 adherence"] >= 0.5
     assert rows["generator", "far w=0.5 fdr"] >= 1.5 * rows["generator", "baseline w=0 fdr"]
+
+
+def test_no_shipped_file_says_where_it_was_made(made):
+    for folder in (made.root / "packed", assets.shipped_folder()):
+        for path in folder.rglob("*.json"):
+            assert "_name_or_path" not in path.read_text(), path
+            assert str(made.root) not in path.read_text(), path

@@ -97,6 +97,10 @@ def _copy_generator(shop: Workshop, folder: Path, conditioner: dict[str, str]) -
     pipe.unet.register_to_config(conditioner=conditioner)
     pipe.unet.half().save_pretrained(target / "unet", max_shard_size=SHARD)
     pipe.vae.half().save_pretrained(target / "vae", max_shard_size=SHARD)
+    for name in ("unet", "vae"):
+        config = read_json(target / name / "config.json")
+        config.pop("_name_or_path", None)  # where it lay on the machine that trained it
+        write_json(target / name / "config.json", config)
     shutil.copytree(shop.generator / "scheduler", target / "scheduler")
     shutil.copy(shop.generator / "model_index.json", target / "model_index.json")
     record = read_json(shop.generator.parent / "training.json")
