@@ -75,7 +75,7 @@ def test_a_damaged_asset_is_named_with_the_command_that_remakes_it(made, tmp_pat
     (copy / "generator" / "model_index.json").unlink()
     with pytest.raises(MismatchError, match=r"model_index\.json"):
         assets.load("generator", copy)
-    with pytest.raises(InputError, match="ships no judge"):
+    with pytest.raises(InputError, match="there is no judge"):
         assets.load("judge", tmp_path)
     with pytest.raises(UnknownNameError, match="judge"):
         assets.load("juge", copy)

@@ -77,6 +77,7 @@ def test_pictures_without_truth_are_refused(tmp_path, people):
     (copy / "labels.jsonl").unlink()
     with pytest.raises(InputError, match="population make"):
         train_analyser(recipe(1), copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_side_that_cannot_be_halved_three_times_is_refused():

@@ -45,8 +45,7 @@ def load(job: str, folder: Path | None = None) -> Path:
     root = folder or shipped_folder()
     place = root / PLACES[job]
     if not place.exists() or not (root / CARD).is_file():
-        option = {"generator": "--model"}.get(job, f"--{job}")
-        raise InputError(f"this installation ships no {job}", where="shipped", fix=f"give one: {option}; or {REMAKE}")
+        raise InputError(f"there is no {job}", where=root, fix=f"name the folder of the assets; or {REMAKE}")
     _check(root, PLACES[job])
     return place
 

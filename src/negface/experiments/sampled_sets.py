@@ -185,7 +185,8 @@ def open_studio(out: Path, *, model: Path | None, contexts: Path, conditioner: P
 
     eyes = Eyes(conditioner or load("conditioner"), judge or load("judge"), (), threads=options.get("threads", 1),
                 force=force, resize=True)
-    return Studio(Journal(out, say), model or load("generator"), ContextBank.load(contexts), eyes, **options)
+    pipeline, bank = model or load("generator"), ContextBank.load(contexts)
+    return Studio(Journal(out, say), pipeline, bank, eyes, **options)
 
 
 def facts(studio: Studio) -> dict[str, Any]:

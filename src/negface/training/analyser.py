@@ -193,9 +193,9 @@ def train_analyser(recipe: AnalyserRecipe, population: str | os.PathLike, out: s
     Returns:
         as ``train_recognition``.
     """
-    out = ensure_folder(out)
     accelerator = make_accelerator(recipe.train)
     data = load_truth(population, recipe.model.image_size)
+    out = ensure_folder(out)
     identity = {"recipe": recipe.model_dump(mode="json"), "truth": data.hash}
     result = run(AnalyserTask(recipe, data, accelerator), recipe.train, out, accelerator, identity=identity, say=say)
     result |= {"n_images": len(data.images), "n_identities": len(data.identities)}

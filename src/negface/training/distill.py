@@ -49,11 +49,12 @@ def train_distill(recipe: DistillRecipe, model: str | os.PathLike, contexts: str
         InputError: a teacher without autoencoder, one that predicts noise, or one that is distilled already.
         MismatchError: a bank of another conditioner, or ``out`` is of another recipe. TrainingError: loss not finite.
     """
-    folder, out = existing_folder(Path(model), "model folder"), ensure_folder(out)
+    folder, out = existing_folder(Path(model), "model folder"), Path(out)
     bank = contexts if isinstance(contexts, ContextBank) else ContextBank.load(contexts)
     parts = [part for part in (recipe.student, recipe.decoder) if part is not None]
     accelerator = make_accelerator(parts[0].train)
     teacher = _teacher(folder, recipe).to(accelerator.device)
+    ensure_folder(out)
     hashes = {name: sha256_file(folder / name / WEIGHTS_NAME) for name in ("unet", "vae")}
     with accelerator.main_process_first():
         data = make_trajectories(teacher, sha256_json(hashes), bank, recipe.trajectories, out / "trajectories")

@@ -264,7 +264,7 @@ def train_recognition(
         MismatchError: held-out or development people among those trained on; ``out`` is of another recipe.
         TrainingError: a loss that is not finite.
     """
-    out, size = ensure_folder(out), recipe.model.image_size
+    out, size = Path(out), recipe.model.image_size
     accelerator = make_accelerator(recipe.train)
     dataset = faces if isinstance(faces, datasets.FaceDataset) else datasets.open(faces)
     pictures = Pictures(dataset, chosen_rows(dataset, identities), size, recipe.data)
@@ -278,6 +278,7 @@ def train_recognition(
     order = _order(recipe, pictures)
     identity = {"recipe": recipe.model_dump(mode="json"), "faces": pictures.hash,
                 "development": [item.hash for item in pairs]}
+    ensure_folder(out)
     with ExitStack() as stack:
         stack.callback(pictures.close)
         task = RecognitionTask(recipe, train, pictures, order, accelerator, declaration, out)
