@@ -40,11 +40,12 @@ lint: $(INSTALLED)  ## ruff, and the contract of the layers
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## every benchmark: machine, work, rate, share of the measured peak
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(INSTALLED)  ## ours against the released recipe, then every other benchmark
+	set -e; for script in benchmarks/released_recipe.py $$(ls benchmarks/*.py | grep -v -e released_recipe -e measuring); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-fuzz: $(INSTALLED)  ## ten minutes of damaged files for every reader
-	NEGFACE_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -m ""
+FUZZ_JOBS ?= 1
+fuzz: $(INSTALLED)  ## ten minutes of damaged files for every reader (FUZZ_JOBS readers at a time)
+	NEGFACE_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -m "" -n $(FUZZ_JOBS)
 
 docs: $(INSTALLED)  ## write docs/cli.md from the commands' own help
 	$(BIN)/python -m negface.cli.reference docs/cli.md

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from measuring import machine
+from measuring import machine, print_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from negface.models import IDiffUNet
@@ -105,13 +105,6 @@ def measure(model: IDiffUNet, precision: str, batch: int, device: str, flop: int
             "share_lowest": min(shares), "share_highest": max(shares)}
 
 
-def print_rows(rows: list[dict]) -> None:
-    """One line a row, rounded."""
-    for row in rows:
-        print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                        for key, value in row.items()))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=16)
@@ -127,7 +120,7 @@ def main() -> None:
     print(f"machine: {machine(options.device)}\nwork: {flop / 1e12:.4g} TFLOP a batch of {options.batch}")
     rows = [measure(model, name, options.batch, options.device, flop, clock, options.rounds)
             for name in options.precision]
-    print_rows(rows)
+    print_table(rows)
     by_name = {row["precision"]: row["seconds"] for row in rows}
     if len(by_name) == len(DTYPES):
         print(f"bf16 is {by_name['fp32'] / by_name['bf16']:.2f} times as fast as fp32")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -37,6 +38,19 @@ def peak_rate(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int
     size = size or (8192 if device == "cuda" else 2048)
     matrix = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / best_seconds(lambda: matrix @ matrix, device, 5)
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Rows under their columns' names, four digits, a dash where a row has no such column."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name, "-")) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from denoiser import print_rows
-from measuring import best_seconds, machine, peak_rate
+from measuring import best_seconds, machine, peak_rate, print_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from negface import datasets
@@ -122,7 +121,7 @@ def main() -> None:
     rows = [{"loop": name, "images_per_second": batch / seconds, "tflop_per_step": flop / 1e12,
              "peak_fp32_gflops": peak / 1e9, "share_of_fp32_peak": flop / seconds / peak}
             for name, seconds in best.items()]
-    print_rows(rows)
+    print_table(rows)
     slow, fast = best.values()
     print(f"ratio: {slow / fast:.2f}")
     if options.json:

@@ -18,13 +18,12 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from denoiser import print_rows
-from measuring import machine, peak_rate
+from measuring import machine, peak_rate, print_table
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "models"))
@@ -115,6 +114,17 @@ def table(theirs: dict[str, float], mine: dict[str, float], batch: int) -> list[
              **quality(setting)} for name, setting, count, spent in rows]
 
 
+def write_table(path: str, rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> None:
+    """The table without the quality columns, which results/frontier.csv holds, under the machine and the command."""
+    kept = [{key: value for key, value in row.items() if not key.startswith("shipped_")} for row in rows]
+    with open(path, "w", newline="") as handle:
+        handle.write(f"# python benchmarks/released_recipe.py --batch {given.batch} --device {given.device}\n"
+                     f"# {machine(given.device)}; {given.batch} images a batch; steps timed and multiplied\n")
+        table = csv.DictWriter(handle, list(kept[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(kept)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
@@ -122,6 +132,7 @@ def main() -> None:
     parser.add_argument("--processor-time", action="store_true",
                         help="count processor seconds over threads: for a machine that is not quiet")
     parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--csv", help="write the table to this file, such as results/speed.csv")
     given = parser.parse_args()
     threads = torch.get_num_threads()
     clock = (lambda: time.process_time() / threads) if given.processor_time else time.perf_counter
@@ -138,7 +149,9 @@ def main() -> None:
     print(f"machine: {machine(given.device)}, {peak_rate(device=given.device) / 1e9:.0f} GFLOP/s fp32, "
           f"{peak_rate(torch.bfloat16, given.device) / 1e9:.0f} bf16\nwork: full-size networks, batch {given.batch}; "
           f"steps timed and multiplied\nseconds a batch, released: {theirs}\nseconds a batch, ours: {mine}")
-    print_rows(rows)
+    print_table(rows)
+    if given.csv:
+        write_table(given.csv, rows, given)
     if given.json:
         with open(given.json, "w") as handle:
             json.dump({"machine": machine(given.device), "batch": given.batch, "released": theirs, "ours": mine,

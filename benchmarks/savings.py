@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from denoiser import print_rows
-from measuring import machine
+from measuring import machine, print_table
 
 from negface.models import IDiffUNet, PreparedContext, layers
 
@@ -127,7 +126,7 @@ def main() -> None:
         taken, _ = measure(model, given.batch, given.device, everything, clock)
         rows.append({"saving": "torch.compile on top", "seconds": taken, "share": 1 - taken / best, "difference": 0.0})
     print(f"machine: {machine(given.device)}\nwork: a guided step of the {given.network} denoiser, batch {given.batch}")
-    print_rows(rows)
+    print_table(rows)
     if given.json:
         with open(given.json, "w") as handle:
             json.dump({"machine": machine(given.device), "network": given.network, "batch": given.batch, "rows": rows},

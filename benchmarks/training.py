@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from denoiser import DTYPES, forward_flop, print_rows
-from measuring import best_seconds, machine, peak_rate
+from denoiser import DTYPES, forward_flop
+from measuring import best_seconds, machine, peak_rate, print_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from negface.models import VQAutoencoder
@@ -88,7 +88,7 @@ def main() -> None:
     print(f"machine: {machine(device)}\nwork: {options.steps} steps of each training of {options.recipe.name}")
     rows = [measure(*autoencoder_task(autoencoder), options.steps)]
     rows.append(measure(*diffusion_task(diffusion, latent), options.steps))
-    print_rows(rows)
+    print_table(rows)
     if options.json:
         with open(options.json, "w") as handle:
             json.dump({"machine": machine(device), "recipe": options.recipe.name, "rows": rows}, handle, indent=2)

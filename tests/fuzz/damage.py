@@ -39,13 +39,13 @@ def check_reader(files, read) -> None:
     def survives(number, edits):
         path = files[number]
         path.write_bytes(damaged(whole[path], edits))
-        began = time.monotonic()
+        began = time.process_time()  # a crowded machine is not a slow reader
         try:
             with contextlib.suppress(NegFaceError):
                 read()
         finally:
             path.write_bytes(whole[path])
-        assert time.monotonic() - began < SLOWEST
+        assert time.process_time() - began < SLOWEST
 
     end = time.monotonic() + SECONDS
     while True:

@@ -101,5 +101,5 @@ def test_list_shows_every_quirk_with_its_effect(negface):
     assert [item["name"] for item in listed] == [quirk.name for quirk in compat.QUIRKS]
     assert all(item["released"] and item["corrected"] and item["effect_on_fdr"] for item in listed)
     code, out, _ = negface("compat", "list", "--acts-on", "negatives")
-    assert out.count("effect on FDR") == 3
+    assert out.count("  effect: ") == 3
     assert negface("compat", "list", "--acts-on", "faces")[0] == 2

@@ -38,7 +38,7 @@ def list_quirks(
         raise UnknownNameError("part", acts_on, known)
     chosen = [quirk for quirk in QUIRKS if acts_on is None or acts_on in quirk.acts_on.split()]
     lines = [f"{quirk.name} ({quirk.number}, {quirk.acts_on})\n  released:  {quirk.released}\n"
-             f"  corrected: {quirk.corrected}\n  effect on FDR: {quirk.effect}" for quirk in chosen]
+             f"  corrected: {quirk.corrected}\n  effect: {quirk.effect}" for quirk in chosen]
     found = {key: value for key, value in measured_effects().items() if key != "effects"}
     said = [f"effects measured {found['date']} on {found['model']['name']} ({found['model']['hash'][:12]}), judge "
             f"{found['judge']['name']}: FDR with the quirk over FDR without, same people, same noise"] if found else []

@@ -115,9 +115,4 @@ def adherence_replicates(studio: Studio, images: Embeddings) -> np.ndarray:
 
 def summary(found: dict[str, Any]) -> str:
     """The effects for a person: FDR never without diversity and adherence."""
-    lines = []
-    for name, effect in found["effects"].items():
-        diversity, adherence = effect["diversity_ratio"], effect["adherence_difference"]
-        lines.append(f"{name}: {told(effect)}; diversity x {diversity[0]:.3f} [{diversity[1]:.3f}, "
-                     f"{diversity[2]:.3f}]; adherence {adherence[0]:+.4f} [{adherence[1]:+.4f}, {adherence[2]:+.4f}]")
-    return "\n".join(lines)
+    return "\n".join(f"{name}: {told(effect)}" for name, effect in found["effects"].items())

@@ -96,13 +96,19 @@ def measured_effects() -> dict[str, Any]:
 
 
 def told(effect: dict[str, Any]) -> str:
-    """One measured effect in words: ``FDR x 0.97 [0.95, 0.99] (ddim, 50 steps, far)``."""
+    """One measured effect in words, FDR with the diversity and adherence it comes with.
+
+    ``FDR x 0.97 [0.95, 0.99], diversity x 1.00 [0.99, 1.01], adherence +0.001 [-0.002, 0.003] (ddim, 50 steps, far)``.
+    """
     value, low, high = effect["fdr_ratio"]
     if value is None or low is None:
         return f"not defined ({effect['setting']})"
     if value == low == high == 1:
         return f"none: same images ({effect['setting']})"
-    return f"FDR x {value:.3f} [{low:.3f}, {high:.3f}] ({effect['setting']})"
+    spread, nearer = ("{:.3f} [{:.3f}, {:.3f}]".format(*effect["diversity_ratio"]),
+                      "{:+.3f} [{:+.3f}, {:+.3f}]".format(*effect["adherence_difference"]))
+    return (f"FDR x {value:.3f} [{low:.3f}, {high:.3f}], diversity x {spread}, adherence {nearer} "
+            f"({effect['setting']})")
 
 
 @dataclass(frozen=True)
