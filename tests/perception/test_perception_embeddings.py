@@ -156,3 +156,15 @@ def test_the_command_refuses_bad_input_and_writes_nothing(face_folder, eyes_file
     assert said in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("method", [1, 99])
+def test_npz_of_an_unknown_compression_is_refused_and_not_a_crash(tmp_path, method):
+    write_embeddings(tmp_path / "e.npz", np.eye(3, dtype=np.float32), np.arange(3))
+    data = (tmp_path / "e.npz").read_bytes()
+    for magic, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # found by make fuzz
+        start = data.index(magic) + at
+        data = data[:start] + bytes([method, 0]) + data[start + 2 :]
+    (tmp_path / "e.npz").write_bytes(data)
+    with pytest.raises(FormatError, match=r"e\.npz.*not a complete \.npz"):
+        read_embeddings(tmp_path / "e.npz")

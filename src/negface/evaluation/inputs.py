@@ -6,13 +6,13 @@ Nothing behind this door looks for NaN, for zero rows or for wrong lengths again
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 
 from negface.foundation.errors import FormatError, InputError
 from negface.foundation.files import existing_file
+from negface.foundation.npz import open_npz
 
 _BLOCK = 512
 
@@ -103,15 +103,12 @@ def read_pose(path: str | os.PathLike) -> tuple[np.ndarray, str]:
     An ``.npz`` of plain arrays; ``FormatError`` for anything else.
     """
     path = existing_file(path, "pose file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            angles = ("yaw", "pitch", "roll")
-            if "pose" in archive:
-                pose = archive["pose"]
-            elif all(angle in archive for angle in angles):
-                pose = np.stack([archive[angle] for angle in angles], axis=1)
-            else:
-                raise FormatError("has neither pose nor yaw, pitch and roll", where=path)
-            return pose, str(archive["pose_model"]) if "pose_model" in archive else "not named"
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError, TypeError) as error:
-        raise FormatError(f"not a complete .npz of plain arrays ({str(error)[:120]})", where=path) from error
+    with open_npz(path) as archive:
+        angles = ("yaw", "pitch", "roll")
+        if "pose" in archive:
+            pose = archive["pose"]
+        elif all(angle in archive for angle in angles):
+            pose = np.stack([archive[angle] for angle in angles], axis=1)
+        else:
+            raise FormatError("has neither pose nor yaw, pitch and roll", where=path)
+        return pose, str(archive["pose_model"]) if "pose_model" in archive else "not named"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from ..foundation.errors import FormatError, InputError
 from ..foundation.files import existing_file, write_bytes
 from ..foundation.hashing import canonical_json
+from ..foundation.npz import open_npz
 from ..foundation.tensors import read_metadata, write_tensors
 
 SUFFIXES = (".npz", ".safetensors")
@@ -115,18 +115,24 @@ def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in ("embeddings", "labels") if key not in archive]
-            if missing:
-                raise FormatError(f"has no {', '.join(missing)}", where=path,
-                                  fix=f"it holds: {', '.join(archive.files)}")
-            arrays = {key: archive[key] for key in ("embeddings", "labels")}
-            return arrays, json.loads(str(archive["metadata"])) if "metadata" in archive else {}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise FormatError(f"not a complete .npz of plain arrays ({reason})", where=path,
-                          fix="make or copy it again") from error
+    with open_npz(path) as archive:
+        missing = [key for key in ("embeddings", "labels") if key not in archive]
+        if missing:
+            raise FormatError(f"has no {', '.join(missing)}", where=path, fix=f"it holds: {', '.join(archive.files)}")
+        arrays = {key: archive[key] for key in ("embeddings", "labels")}
+        return arrays, json.loads(str(archive["metadata"])) if "metadata" in archive else {}
+
+
+def _check_metadata(metadata: Any, path: Path) -> None:
+    if not isinstance(metadata, dict):
+        raise FormatError(f"metadata is a {type(metadata).__name__}, a JSON object was expected", where=path)
+    provenance = metadata.get("provenance", {})
+    recognizer = provenance.get("recognizer") if isinstance(provenance, dict) else None
+    for key, value, kind in (("identities", metadata.get("identities", []), list),
+                             ("images", metadata.get("images", []), list), ("provenance", provenance, dict),
+                             ("provenance.recognizer", recognizer, dict | None)):
+        if not isinstance(value, kind):
+            raise FormatError(f"{key} is a {type(value).__name__}, another kind of value was expected", where=path)
 
 
 def read_embeddings(path: str | os.PathLike) -> Embeddings:
@@ -141,6 +147,7 @@ def read_embeddings(path: str | os.PathLike) -> Embeddings:
         arrays = _map_safetensors(path)
     else:
         arrays, metadata = _read_npz(path)
+    _check_metadata(metadata, path)
     labels = arrays["labels"]
     value = Embeddings(arrays["embeddings"], labels.astype(np.int64) if labels.dtype.kind in "iu" else labels,
                        tuple(metadata.get("identities", ())), tuple(metadata.get("images", ())),
