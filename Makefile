@@ -3,6 +3,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+RAY := .venv/.ray
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -33,7 +34,11 @@ assets: $(INSTALLED)  ## make every shipped model again (resumable; SIZE=gpu for
 test: $(INSTALLED)  ## all but the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-test-all: $(INSTALLED)  ## the slow tests too
+$(RAY): $(INSTALLED) requirements-ray.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-ray.lock
+	touch $@
+
+test-all: $(RAY)  ## the slow tests too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m ""
 
 lint: $(INSTALLED)  ## ruff, and the contract of the layers

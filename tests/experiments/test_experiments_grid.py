@@ -103,6 +103,16 @@ def test_the_page_opens_with_the_curves_and_the_answer(compared):
     assert "At equal w, against the baseline" in compared_part
 
 
+def test_the_page_shows_the_nearest_of_the_generators_own_people(compared):
+    out, _ = compared
+    cells = {cell["strategy"]: cell for cell in json.loads((out / "results.json").read_text())["cells"]}
+    for name in ("baseline", "far", "floor"):
+        assert all((out / pair["b"]).is_file() for pair in cells[name]["leakage_pairs"])
+        assert cells[name]["leakage_pairs"]
+    assert cells["ceiling"]["leakage_pairs"] == []
+    assert "Nearest training people" in (out / "report.html").read_text()
+
+
 def test_a_second_run_makes_nothing(copied, given):
     assert conduct(copied, given)["steps_made"] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -107,6 +108,44 @@ def test_ray_that_is_not_installed_is_named_with_the_way_to_get_it(made, monkeyp
     with pytest.raises(InputError, match=r"negface\[ray\]"):
         made(run={"engine": "ray"})
     assert not (tmp_path / "set").exists()
+
+
+def answer_once(server, answer: bytes) -> None:
+    """Hear one greeting out, and answer."""
+    with server.accept()[0] as wire:
+        heard = 0
+        while heard < 33:
+            heard += len(wire.recv(64))
+        wire.sendall(answer)
+
+
+def test_an_address_where_no_cluster_answers_is_refused_at_once_in_one_line(monkeypatch):
+    import socket
+
+    from negface.generation import ray_engine
+    from negface.generation.ray_engine import check_address, connect
+
+    monkeypatch.setattr(ray_engine, "_PATIENCE", 0.5)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    for address, said in ((f"127.0.0.1:{port}", "no Ray cluster answers there"), ("localhost:99999", "answers there"),
+                          ("localhost:port", "answers there")):
+        with pytest.raises(InputError, match=said) as caught:
+            connect(None, address, cpus=1)
+        assert address in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 60
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"ray://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(InputError, match="timed out"):
+            check_address(address)
+        server.accept()[0].close()
+        for answer, refused in ((b"SSH-2.0-x\r\n", True), (bytes(3) + b"\x04" + bytes(5), False)):
+            threading.Thread(target=answer_once, args=(server, answer), daemon=True).start()
+            with pytest.raises(InputError, match="something else listens") if refused else contextlib.nullcontext():
+                check_address(address)
 
 
 def test_a_node_makes_what_this_process_makes_and_refuses_other_versions(planned, model, pipeline):
@@ -270,6 +309,28 @@ def test_a_full_disk_ends_the_run_in_one_error_and_loses_nothing(made, digests, 
     result, folder = made("set", format=format, unit_images=3)
     assert result["images_kept"] == 6
     assert digests(folder) == digests(whole)
+
+
+def test_a_full_disk_leaves_no_status_that_says_running(made, pipeline, tmp_path, monkeypatch):
+    """The disk has room for one status file: only in place of the last one can another be written."""
+    from negface.generation import status
+
+    real, path = status.write_json, tmp_path / "set" / "status.json"
+
+    def full(target, value):
+        if target.exists():
+            raise OutputError("cannot write: no space left on the device", where=target)
+        real(target, value)
+
+    def broken(*args, **options):
+        monkeypatch.setattr(status, "write_json", full)
+        raise OutputError("no space left on the device")
+
+    monkeypatch.setattr("negface.generation.workers.publish_harvest", broken)
+    with pytest.raises(OutputError, match="no space left"):
+        made("set", tools=Tools(pipeline=pipeline), unit_images=3)
+    said = json.loads(path.read_text())
+    assert (said["state"], said["images_done"], said["workers"][0]["images"]) == ("stopped", 0, 0)
 
 
 def test_a_shard_truncated_before_the_run_is_finished_is_found_and_made_again(made, digests, pipeline):

@@ -166,7 +166,11 @@ def edit(file, **values):
     (lambda folder: (folder / "model_index.json").unlink(), "no saved pipeline"),
     (edit("unet/config.json", context_input=DIM + 1), "size mismatch for context_emb"),
     (edit("unet/config.json", learned_null=False), "unknown empty_context"),
+    (edit("unet/config.json", initial_channels=3_200_000), "describes a network of .* numbers, the weights hold"),
+    (edit("unet/config.json", blocks_per_resolution=10**9), "blocks_per_resolution is 1000000000, far beyond"),
+    (edit("vae/config.json", codebook_size="many"), "vae/config.json: describes no network"),
     (edit("scheduler/scheduler_config.json", name="dimm"), "unknown scheduler"),
+    (edit("scheduler/scheduler_config.json", num_train_timesteps=10**12), "needs 1 to 1,000,000 timesteps"),
     (edit("model_index.json", unet=["os", "system"]), "component 'unet' is"),
 ])
 def test_damaged_folder_is_refused_by_name(saved, damage, message):

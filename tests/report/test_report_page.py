@@ -214,10 +214,16 @@ FAULTS = {
     "upside down": (lambda r: r["cells"][0]["metrics"].update(fdr_low=9.0), "upside down"),
     "interval alone": (lambda r: r["cells"][0]["metrics"].update(fdr=None), "interval but no value"),
     "bins": (lambda r: r["cells"][0]["histogram"]["genuine"].pop(), "39 counts for 40 bins"),
+    "gap in a curve": (lambda r: r["cells"][0]["det"]["fmr"].insert(0, None), r"fmr\[0\]: must be a finite number"),
     "edges": (lambda r: r["cells"][0]["histogram"].update(edges=[1, 0]), "two or more rising numbers"),
     "det": (lambda r: r["cells"][0]["det"]["fmr"].pop(), "fmr has 2 points, fnmr 3"),
     "twice": (lambda r: r["cells"].append(copy.deepcopy(r["cells"][1])), r"cells\[4\]: is the same cell as cells\[1\]"),
     "absolute path": (lambda r: r["cells"][0].update(images=[["/etc/x.png"]]), "is absolute"),
+    "fate": (lambda r: r["cells"][0].update(rejections={"fate": "lost", "steps": []}), "must be one of 'replaced'"),
+    "more than seen": (lambda r: r["cells"][0].update(rejections={"fate": "replaced", "steps": [
+        {"step": "face", "seen": 3, "rejected": 4}]}), r"cells\[0\].rejections.steps\[0\]: rejected 4 of 3 pictures"),
+    "absolute training picture": (lambda r: r["cells"][0].update(leakage_pairs=[{"a": "x.png", "b": "/y.png"}]),
+                                  r"leakage_pairs\[0\].b: the path '/y.png' is absolute"),
     "no title": (lambda r: r.pop("title"), "title: must be a non-empty string"),
 }
 

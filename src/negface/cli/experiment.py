@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,13 @@ from negface.cli.common import JsonOption, command_line, emit
 from negface.foundation.errors import InputError
 
 app = typer.Typer()
+
+
+class Engine(StrEnum):
+    """Who works."""
+
+    local = "local"
+    ray = "ray"
 
 
 @app.command()
@@ -36,8 +44,16 @@ def experiment(
                                                   "start.  [default: where it lies]", show_default=False)] = None,
     students: Annotated[bool, typer.Option("--students/--no-students", help="Train students, or only generate and "
                                            "judge.")] = True,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; each takes whole cells. The same "
-                                         "command on another machine that sees the folder takes cells too.")] = 1,
+    workers: Annotated[int | None, typer.Option(
+        "--workers", min=1, help="Processes, or tasks of a cluster; each takes whole cells. The same command on "
+        "another machine that sees the folder takes cells too.  [default: 1; of a cluster as many as it has room for]",
+        show_default=False)] = None,
+    engine: Annotated[Engine, typer.Option(
+        "--engine", help="local: this machine; ray: also a Ray cluster whose nodes see --out and all files under the "
+        "same paths (extra negface[ray]).")] = Engine.local,
+    address: Annotated[str | None, typer.Option(
+        "--address", metavar="auto|HOST[:PORT]", help="A running Ray cluster; without it one is started here.",
+        show_default=False)] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of perception.  [default: all processors]",
                                                 show_default=False)] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the cells and how long they will take; make "
@@ -57,14 +73,14 @@ def experiment(
     from negface.experiments.costs import plan_text, planned
 
     given = Given(model=model, conditioner=conditioner, judge=judge, faces=faces, people=people, pictures=pictures,
-                  benchmarks=_named(benchmark or []), threads=threads, workers=workers, force=force)
+                  benchmarks=_named(benchmark or []), threads=threads, workers=workers or 1, force=force)
     wanted = load_experiment(recipe)
     if plan:
-        found = planned(wanted, given, students=students, workers=workers)
+        found = planned(wanted, given, students=students, workers=workers or 1)
         emit(found, json=json, text=plan_text(found))
         return
     summary = carry_out(wanted, ExperimentSetup(out=out, given=given, students=students, workers=workers,
-                                                command=command_line()))
+                                                engine=engine.value, address=address, command=command_line()))
     notes = "".join(f"\nnote: {warning}" for warning in summary["warnings"])
     emit(summary, json=json, text=f"{summary['verdict']}{notes}\n{summary['report']}\n{summary['results']}")
 

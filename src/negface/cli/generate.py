@@ -69,6 +69,10 @@ def generate(
         "--interval", metavar="LOW HIGH", help="Guide only at these timesteps (0 to 1000, inclusive).")] = None,
     reuse: Annotated[int, typer.Option(
         "--reuse", metavar="K", help="Predict the negative at every K-th guided step only; its direction stays.")] = 1,
+    variation: Annotated[str, typer.Option(
+        "--variation", metavar="none|angular-LOWER[-safe]", help="Turn the context at random from picture to picture, "
+        "to a cosine of LOWER to 1 with the person's own (IDperturb; angular-0.6); -safe: never past half way to the "
+        "nearest other person.")] = "none",
     images: Annotated[int, typer.Option("--images", help="Pictures of each identity, exactly.")] = 50,
     identities: Annotated[int | None, typer.Option("--identities", help="Draw only the first N of the bank.")] = None,
     steps: Annotated[int | None, typer.Option(
@@ -76,7 +80,12 @@ def generate(
     scheduler: Annotated[str | None, typer.Option(
         "--scheduler",
         help="ddpm, ddim, dpmpp or unipc (default: the model's own, dpmpp where it names none).")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Dataset seed: of all noise, and of random negatives.")] = 0,
+    decoder: Annotated[str | None, typer.Option(
+        "--decoder", metavar="FOLDER|full", help="A small decoder of `negface train distill`, of this model's "
+        "autoencoder; full: the autoencoder's own.  [default: the model's small one, if it has one]",
+        show_default=False)] = None,
+    seed: Annotated[int, typer.Option(
+        "--seed", help="Dataset seed: of all noise, of random negatives and of the variation.")] = 0,
     pool: Annotated[Path | None, typer.Option(
         "--pool", help="Bank the negatives come from (default: --contexts).")] = None,
     negative_scope: Annotated[Scope, typer.Option(
@@ -137,6 +146,7 @@ def generate(
     --images 50 --steps 20 --scheduler dpmpp --seed 0 --out faces --format shards
     """
     from negface.contexts import ContextBank
+    from negface.contexts.variation import variation_of
     from negface.curation import parse_step
     from negface.foundation.errors import InputError
     from negface.generation import estimate, make_plan, parse_shard
@@ -148,22 +158,23 @@ def generate(
         return
     model, contexts, out = required(model, "--model"), required(contexts, "--contexts"), required(out, "--out")
     if remake is not None:
-        again(remake, out, model, contexts, negatives, pool, detector, to, json)
+        again(remake, out, model, contexts, negatives, pool, detector, decoder, to, json)
         return
     if align is Align.detect and detector is None:
         raise InputError("--align detect needs --detector", fix="name a YuNet file, or use --align template")
     choice = resolve(compat or ())
     (scheduler, steps), negatives = choice.scheduler(scheduler, steps), choice.negatives(negatives)
     bank = ContextBank.load(contexts)
-    inputs = read_inputs(bank, negatives, pool, negative_scope.value, seed)
+    inputs = read_inputs(bank, negatives, pool, negative_scope.value, seed, variation_of(variation, seed))
     steps_of_curation = tuple(parse_step(text) for text in filters or ())
     part = None if shard is None else parse_shard(shard)
     plan = make_plan(
         model, inputs, guidance=_rule(guidance, weight, interval, reuse), identities=identities, images=images,
         steps=steps, scheduler=scheduler, seed=seed, batch=batch, threads=threads, dtype=dtype.value, device=device,
         size=size, align=align.value, detector=detector, codec_name=codec, format=format.value, unit_images=unit,
-        tries=tries, filters=steps_of_curation, allow_conditioner_mismatch=allow_conditioner_mismatch)
-    tools = open_tools(model, plan, detector, steps_of_curation)
+        tries=tries, filters=steps_of_curation, decoder=decoder,
+        allow_conditioner_mismatch=allow_conditioner_mismatch)
+    tools = open_tools(model, plan, detector, steps_of_curation, decoder)
     if dry_run:
         result = estimate(plan, inputs, tools, workers=workers or 1)
         emit({**result, "dry_run": True, "plan": plan.hash}, json=json, text=_forecast(result))

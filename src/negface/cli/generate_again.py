@@ -37,22 +37,23 @@ def read_inputs(bank: ContextBank, negatives: str, pool: Path | None, scope: str
             raise InputError("a file of negatives fixes them: --pool and --negative-scope image do not go with it",
                              where="--negatives")
         selection = Selection.load(path)
-        return Inputs(bank, selection, selection.strategy or "given")
+        return Inputs(bank, selection, selection.strategy or "given", variation=variation)
     return make_inputs(bank, negatives, pool=None if pool is None else ContextBank.load(pool), seed=seed, scope=scope,
                        variation=variation)
 
 
-def open_tools(model: Path, plan: Plan, detector: Path | None, filters: tuple[Step, ...] = ()) -> Tools:
-    """The model, the aligner that the plan asks for, and the files of its filters."""
+def open_tools(model: Path, plan: Plan, detector: Path | None, filters: tuple[Step, ...] = (),
+               decoder: str | None = None) -> Tools:
+    """The model, the aligner that the plan asks for, the files of its filters, and its decoder."""
     from negface.generation import Tools
     from negface.generation.finishing import yunet_aligner
     from negface.generation.planning import model_facts
 
     conditioner = model_facts(model)["conditioner"] if filters else None
+    shared = {"model": str(model), "filters": filters, "conditioner": conditioner, "decoder": decoder}
     if plan.align["mode"] != "detect":
-        return Tools(str(model), filters=filters, conditioner=conditioner)
-    return Tools(str(model), aligner=yunet_aligner, aligner_arguments=(str(detector), plan.size), filters=filters,
-                 conditioner=conditioner)
+        return Tools(**shared)
+    return Tools(**shared, aligner=yunet_aligner, aligner_arguments=(str(detector), plan.size))
 
 
 def check(dataset: Path, json: Path | None) -> None:
@@ -72,7 +73,7 @@ def check(dataset: Path, json: Path | None) -> None:
 
 
 def again(picture: str, dataset: Path, model: Path, contexts: Path, negatives: str, pool: Path | None,
-          detector: Path | None, to: Path | None, json: Path | None) -> None:
+          detector: Path | None, decoder: str | None, to: Path | None, json: Path | None) -> None:
     """``--remake``: make a picture again, write it, and say whether its bytes are those of its row."""
     from negface.contexts import ContextBank
     from negface.foundation.files import write_bytes
@@ -87,7 +88,7 @@ def again(picture: str, dataset: Path, model: Path, contexts: Path, negatives: s
     given = negatives if said["strategy"] == "given" or Path(negatives).suffix == ".safetensors" else said["strategy"]
     seed = plan.seed if said["seed"] is None else said["seed"]
     inputs = read_inputs(bank, given, pool, said["scope"], seed, plan.contexts.get("variation"))
-    made = remake(dataset, identity, int(image), inputs, open_tools(model, plan, detector))
+    made = remake(dataset, identity, int(image), inputs, open_tools(model, plan, detector, decoder=decoder))
     if to is not None:
         write_bytes(to, made.data)
     result = {"identity": identity, "image": int(image), "identical": made.identical, "sha256": made.row["sha256"],

@@ -6,14 +6,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ..foundation.errors import InputError
+from ..foundation.errors import InputError, UnknownNameError
 from ..foundation.noise import keyed_generator
 from . import similarity
 from .bank import ContextBank
+
+_ANGULAR = re.compile(r"angular-(0(?:\.\d+)?|1(?:\.0*)?)(-safe)?")
+
+
+def variation_of(name: str, seed: int) -> dict[str, Any] | None:
+    """``none``, ``angular-<lower>`` or ``angular-<lower>-safe`` as a plan records it and generation takes it.
+
+    ``lower`` in [0, 1] is the least cosine of a picture's context and its person's; ``safe`` keeps every picture's
+    context nearest to its own person (``safe_lower_bounds``). ``UnknownNameError`` for others.
+    """
+    if name == "none":
+        return None
+    found = _ANGULAR.fullmatch(name)
+    if found is None:
+        raise UnknownNameError("variation", name, ["none", "angular-0.6", "angular-0.6-safe"])
+    return {"name": "angular", "lower": float(found[1]), "safe": found[2] is not None, "seed": seed}
 
 
 def angular(bank: ContextBank, rows: Sequence[int], images: Sequence[int], *, lower: float | np.ndarray = 0.6,

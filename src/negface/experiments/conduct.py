@@ -10,20 +10,25 @@ import multiprocessing
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from negface.contexts.bank import REAL_PEOPLE_NOTE
-from negface.foundation.errors import IncompleteError, InputError, NegFaceError
+from negface.foundation.errors import IncompleteError, InputError, NegFaceError, UnknownNameError
 from negface.foundation.files import ensure_folder, write_json, write_text
 from negface.foundation.progress import format_seconds
 from negface.generation.claims import claim
 from negface.generation.plan import versions
+from negface.generation.ray_engine import check_address, full_address, import_ray
+from negface.generation.run import ENGINES
 from negface.report import render
 
 from . import outcome
+from .cluster import on_a_cluster
 from .grid import ExperimentRecipe, Setting, check_experiment
-from .materials import Banks, Given, prepare
+from .materials import KNOWN_FACES, Banks, Given, prepare
+from .nearest import NamedPictures
 from .runner import say_aloud
 from .stages import Bench, carry_out, finished
 from .steps import Journal
@@ -38,13 +43,17 @@ class ExperimentSetup:
 
     Args:
         out: folder; one begun is resumed. given: models, faces, benchmarks. students: train them (where the recipe
-            does). workers: processes. command: as typed, for the record.
+            does). workers: processes of this machine (default 1, this one), or tasks of a cluster that work beside it
+            (default: as many as there is room for). engine: ``local`` or ``ray``. address: of a running cluster;
+            without it one is started here. command: as typed, for the record.
     """
 
     out: Path
     given: Given = field(default_factory=Given)
     students: bool = True
-    workers: int = 1
+    workers: int | None = None
+    engine: str = "local"
+    address: str | None = None
     command: str = ""
     say: Callable[[str], None] = field(default=say_aloud, compare=False)
 
@@ -58,20 +67,36 @@ def experiment(recipe: ExperimentRecipe, setup: ExperimentSetup) -> dict[str, An
     Errors: what ``prepare`` refuses; ``IncompleteError`` where cells failed, after all others were done and written.
     """
     started = time.monotonic()
-    if setup.workers < 1:
-        raise InputError(f"must be at least 1, not {setup.workers}", where="workers")
+    _check(setup)
     recipe = check_experiment(recipe)
     bench = open_bench(recipe, setup.out, setup.given, students=setup.students, say=setup.say)
     writer = _Writer(bench, setup)
-    with _helpers(recipe, setup), _threads(recipe, setup.workers):
-        failed = work(bench, writer.places, after_cell=writer.after_cell)
-        failed |= work(bench, writer.places, after_cell=writer.after_cell, wait=True, passed_over=set(failed))
+    with _helpers(recipe, setup) as tell, _threads(recipe, 2 if setup.engine == "ray" else setup.workers or 1):
+        def after_cell(setting: Setting) -> None:
+            writer.after_cell(setting)
+            tell()
+
+        failed = work(bench, writer.places, after_cell=after_cell)
+        failed |= work(bench, writer.places, after_cell=after_cell, wait=True, passed_over=set(failed))
     summary = writer.finish(time.monotonic() - started, list(failed.values()))
     if failed:
         first = next(iter(failed.values()))
         raise IncompleteError(f"{len(failed)} of {len(writer.places)} cells failed: {first}", where=setup.out,
                               fix="all others are in the table; run the same command again")
     return summary
+
+
+def _check(setup: ExperimentSetup) -> None:
+    if setup.workers is not None and setup.workers < 1:
+        raise InputError(f"must be at least 1, not {setup.workers}", where="workers")
+    if setup.engine not in ENGINES:
+        raise UnknownNameError("engine", setup.engine, ENGINES)
+    if setup.address is not None and setup.engine != "ray":
+        raise InputError("an address is for the engine 'ray'", where="address", fix="add --engine ray")
+    if setup.engine == "ray":  # before hours of preparation, not after
+        import_ray()
+        if setup.address not in (None, "auto"):
+            check_address(full_address(setup.address))
 
 
 def open_bench(recipe: ExperimentRecipe, out: Path, given: Given, *, students: bool = True,
@@ -130,15 +155,24 @@ def _threads(recipe: ExperimentRecipe, workers: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _helpers(recipe: ExperimentRecipe, setup: ExperimentSetup) -> Iterator[None]:
-    """The other processes; they take cells until none is free, and end with this one."""
+def _helpers(recipe: ExperimentRecipe, setup: ExperimentSetup) -> Iterator[Callable[[], None]]:
+    """The other processes; they take cells until none is free, and end with this one. Yields what tells of nodes that
+    take none."""
+    if setup.engine == "ray":
+        take = partial(_take_cells, recipe.model_dump(mode="json"), setup.out.resolve(), setup.given.resolved(),
+                       setup.students)
+        with on_a_cluster(take, setup.out.resolve(), address=setup.address, workers=setup.workers, say=setup.say,
+                          threads=recipe.sampling.threads, device=recipe.sampling.device) as tell:
+            yield tell
+        return
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_helper, daemon=True, name=f"negface-experiment-{number}", args=(
-        recipe.model_dump(mode="json"), setup.out, setup.given, setup.students)) for number in range(1, setup.workers)]
+        recipe.model_dump(mode="json"), setup.out, setup.given, setup.students))
+        for number in range(1, setup.workers or 1)]
     for process in processes:
         process.start()
     try:
-        yield
+        yield lambda: None
     finally:
         for process in processes:
             process.terminate()
@@ -146,8 +180,14 @@ def _helpers(recipe: ExperimentRecipe, setup: ExperimentSetup) -> Iterator[None]
 
 
 def _helper(recipe: dict[str, Any], out: Path, given: Given, students: bool) -> None:
+    with contextlib.suppress(NegFaceError):  # the first process meets the same error, and says it
+        _take_cells(recipe, out, given, students)
+
+
+def _take_cells(recipe: dict[str, Any], out: Path, given: Given, students: bool) -> None:
+    """Take cells of an experiment that is under way until none is free."""
     parsed = ExperimentRecipe.model_validate(recipe)
-    with contextlib.suppress(NegFaceError), _threads(parsed, 2):  # the first process meets the same error, and says it
+    with _threads(parsed, 2):
         bench = open_bench(parsed, out, given, students=students, say=lambda _: None)
         work(bench, places_of(bench))
 
@@ -157,6 +197,7 @@ class _Writer:
 
     def __init__(self, bench: Bench, setup: ExperimentSetup):
         self.bench, self.setup, self.places = bench, setup, places_of(bench)
+        self.training = NamedPictures(bench.materials.known_faces or setup.out / KNOWN_FACES)
         self.began = self.page_written = time.monotonic()
         self.made = 0
 
@@ -164,7 +205,7 @@ class _Writer:
         """Tables after every cell, the page now and then."""
         self.made += 1
         left = sum(not finished(item, self.bench, place) for item, place in self.places.items())
-        seconds = (time.monotonic() - self.began) / self.made * left / self.setup.workers
+        seconds = (time.monotonic() - self.began) / self.made * left / (self.setup.workers or 1)
         self.bench.journal.say(f"{self.places[setting]} done; {left} of {len(self.places)} cells left"
                                + (f", about {format_seconds(seconds)}" if left else ""))
         data = self.tables()
@@ -182,7 +223,7 @@ class _Writer:
         data = {"title": self.bench.recipe.title, "command": self.setup.command, "versions": versions(),
                 "created": time.strftime("%Y-%m-%d %H:%M"), "warnings": warnings, "provenance": self._provenance(),
                 "lead": outcome.lead(done, self.bench),
-                "cells": [outcome.page_cell(item, scheduler) for item in done]}
+                "cells": [outcome.page_cell(item, scheduler, self.setup.out, self.training) for item in done]}
         write_text(self.setup.out / RESULTS_CSV, csv_text(table, self._remarks(warnings), outcome.columns(table)))
         write_json(self.setup.out / RESULTS_JSON, data, indent=None)
         self.table = table

@@ -7,12 +7,12 @@ equal settings of two blocks are one cell. docs/experiments.md explains every ke
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from negface.contexts.variation import variation_of
 from negface.foundation.errors import InputError, UnknownNameError
 from negface.population.protocol_specs import FIRST_PERSON
 from negface.training.recipe import RecognitionRecipe, Section, load_recipe
@@ -21,7 +21,6 @@ from .compare import VARIED
 from .recipe import BASELINE, CONTEXTS, Measuring, Sampling, Strategy, strategy
 
 FLOOR, CEILING = "floor", "ceiling"
-_ANGULAR = re.compile(r"angular-(0(?:\.\d+)?|1(?:\.0*)?)(-safe)?")
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,6 @@ class Setting:
         named = self.strategy.name if self.reference else self.strategy.label
         parts = [self.source, f"seed{self.seed}", self.scheduler, named]
         return "-".join(parts if self.variation == "none" else [*parts, self.variation])
-
-
-def variation_of(name: str, seed: int) -> dict[str, Any] | None:
-    """``none``, ``angular-<lower>`` or ``angular-<lower>-safe`` (IDperturb, arXiv 2602.18831) as generation takes it.
-
-    ``lower`` in [0, 1] is the least cosine of a picture's context and its person's. ``UnknownNameError`` for others.
-    """
-    if name == "none":
-        return None
-    found = _ANGULAR.fullmatch(name)
-    if found is None:
-        raise UnknownNameError("variation", name, ["none", "angular-0.6", "angular-0.6-safe"])
-    return {"name": "angular", "lower": float(found[1]), "safe": found[2] is not None, "seed": seed}
 
 
 class Block(Section):

@@ -32,7 +32,8 @@ from .grid import ExperimentRecipe, PopulationFaces, Range
 from .people import Split, check_training, keyed_split, read_split, training_record
 from .steps import Journal
 
-LOCK = "materials.lock"
+LOCK, FACES = "materials.lock", "faces"
+KNOWN_FACES = f"{FACES}/known"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ class Given:
     threads: int | None = None
     workers: int = 1
     force: bool = False
+
+    def resolved(self) -> Given:
+        """The same with absolute paths, for processes that start elsewhere."""
+        paths = {name: value.resolve() for name, value in vars(self).items() if isinstance(value, Path)}
+        named = None if self.benchmarks is None else {key: Path(value).resolve() for key, value in
+                                                      self.benchmarks.items()}
+        return replace(self, benchmarks=named, **paths)
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ def _rendered(recipe: ExperimentRecipe, given: Given, journal: Journal, eyes: Ey
                          fix="give --faces, or write a section [population]")
     seen = {}
     for name, part in (("known", wanted.known), ("new", wanted.new)):
-        folder = render_people(journal, f"faces/{name}", part, wanted, images=wanted.images, size=wanted.size,
+        folder = render_people(journal, f"{FACES}/{name}", part, wanted, images=wanted.images, size=wanted.size,
                                workers=given.workers)
         said = sha256_json({**wanted.model_dump(mode="json", exclude={"known", "new", "ceiling"}),
                             "part": part.model_dump()})

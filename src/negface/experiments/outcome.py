@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .compare import (
@@ -27,6 +28,7 @@ from .compare import (
     to_unvaried,
 )
 from .grid import CEILING, FLOOR, Setting
+from .nearest import NamedPictures, nearest_pairs
 from .recipe import BASELINE
 from .stages import EXAMINED, REPLICATES, Bench, examined_of, measures_of, read_replicates
 
@@ -93,8 +95,11 @@ def heading(setting: Setting, scheduler: str) -> str:
     return setting.source if setting.scheduler == scheduler else f"{setting.source}, {setting.scheduler}"
 
 
-def page_cell(done: Done, scheduler: str) -> dict[str, Any]:
-    """The cell as the report takes it; pictures are relative to the experiment's folder."""
+def page_cell(done: Done, scheduler: str, root: Path, training: NamedPictures) -> dict[str, Any]:
+    """The cell as the report takes it; pictures are relative to the experiment's folder, ``root``.
+
+    ``training``: the generator's people, the nearest of whom are shown.
+    """
     measured, base = done.measures["measured"], done.measures.get("dataset")
     line = row(done)
     words = {"strategy", "weight", "seed", "contexts", "scheduler", "variation"}
@@ -106,7 +111,9 @@ def page_cell(done: Done, scheduler: str) -> dict[str, Any]:
             "images": [[f"{base}/{file}" for file in files] for files in done.measures["pictures"]],
             "closest_pairs": [{"a": f"{base}/{pair['a_name']}", "b": f"{base}/{pair['b_name']}",
                                "cosine": pair["cosine"], "a_identity": str(pair["a_identity"]),
-                               "b_identity": str(pair["b_identity"])} for pair in pairs]}
+                               "b_identity": str(pair["b_identity"])} for pair in pairs],
+            "leakage_pairs": [] if base is None else nearest_pairs(
+                root, done.place, base, measured.get("leakage_closest"), training)}
 
 
 def measured(done: Sequence[Done], bench: Bench) -> list[Measured]:

@@ -31,6 +31,7 @@ from .banks import Contexts, make_contexts, see_without_identity
 from .cells import Bench, Cell, carry_out
 from .eyes import Eyes, faces_hash, of_people, write_seen
 from .fit import fit, model_facts
+from .nearest import NamedPictures
 from .people import Split, check_training, keyed_split, read_split
 from .recipe import RunRecipe, check_run_recipe
 from .steps import Journal
@@ -232,6 +233,7 @@ class _Writer:
                  split: Split, eyes: Eyes, warnings: list[str]):
         self.recipe, self.setup, self.journal, self.study, self.facts = recipe, setup, journal, study, facts
         self.split, self.eyes, self.warnings = split, eyes, warnings
+        self.training = NamedPictures(setup.faces) if setup.faces is not None else None
         self.table: list[dict[str, Any]] = []
         self.data: dict[str, Any] = {}
 
@@ -241,7 +243,8 @@ class _Writer:
         self.table = tables.rows(self.journal, found)
         self.data = tables.results(
             self.recipe.title, self.table, found, command=self.setup.command, created=time.strftime("%Y-%m-%d %H:%M"),
-            versions=versions(), warnings=self.warnings, provenance=self._provenance())
+            versions=versions(), warnings=self.warnings, provenance=self._provenance(), root=self.setup.out,
+            training=self.training)
         tables.write_tables(self.setup.out, self.table, self._remarks(self.data["warnings"]), self.data)
 
     def page(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from negface.contexts.bank import REAL_PEOPLE_NOTE
 from negface.foundation.files import write_json, write_text
 
 from .cells import DATASET, REPLICATES, Cell, read_replicates
+from .nearest import NamedPictures, nearest_pairs
 from .paired import ratio
 from .recipe import BASELINE
 from .steps import Journal
@@ -85,9 +86,12 @@ def _text(value: Any) -> str:
 
 
 def results(title: str, table: Sequence[dict[str, Any]], found: Sequence[tuple[Cell, dict[str, Any]]], *, command: str,
-            created: str, versions: dict[str, str], warnings: Sequence[str],
-            provenance: dict[str, Any]) -> dict[str, Any]:
-    """The results as the report takes them; picture paths are relative to the run's folder."""
+            created: str, versions: dict[str, str], warnings: Sequence[str], provenance: dict[str, Any],
+            root: Path | None = None, training: NamedPictures | None = None) -> dict[str, Any]:
+    """The results as the report takes them; picture paths are relative to the run's folder, ``root``.
+
+    ``training``: the faces behind the model; the nearest of them are copied beside each set.
+    """
     cells = []
     for row, (cell, result) in zip(table, found, strict=True):
         measured, base = result["measured"], f"{cell.name}/{DATASET}"
@@ -98,7 +102,9 @@ def results(title: str, table: Sequence[dict[str, Any]], found: Sequence[tuple[C
             "images": [[f"{base}/{file}" for file in files] for files in result["pictures"]],
             "closest_pairs": [{"a": f"{base}/{pair['a_name']}", "b": f"{base}/{pair['b_name']}",
                                "cosine": pair["cosine"], "a_identity": str(pair["a_identity"]),
-                               "b_identity": str(pair["b_identity"])} for pair in measured["closest_pairs"][:6]]})
+                               "b_identity": str(pair["b_identity"])} for pair in measured["closest_pairs"][:6]],
+            "leakage_pairs": [] if root is None else nearest_pairs(
+                root, cell.name, base, measured.get("leakage_closest"), training)})
     return {"title": title, "command": command, "created": created, "versions": versions,
             "warnings": [*warnings, *release_notes(found)], "provenance": provenance, "cells": cells}
 

@@ -8,24 +8,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from negface.foundation.errors import InputError, MismatchError
 from negface.sampling import guidance as guidance_rules
 
 from .inputs import Inputs
-from .plan import Plan
+from .plan import Plan, model_hash
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_pipeline(folder: str | os.PathLike, plan: Plan) -> Any:
-    """The pipeline of a model folder, on the plan's device."""
+def load_pipeline(folder: str | os.PathLike, plan: Plan, decoder: str | os.PathLike | None = None) -> Any:
+    """The pipeline of a model folder, on the plan's device, with the plan's decoder.
+
+    ``MismatchError`` where ``decoder`` is not the fast decoder that the plan names.
+    """
     from negface.pipelines import NegFaceDiffPipeline
 
-    return NegFaceDiffPipeline.from_pretrained(os.fspath(folder)).to(plan.device)
+    chosen = {} if plan.decoder is None else {"fast_decoder": _fast_decoder(plan, decoder)}
+    return NegFaceDiffPipeline.from_pretrained(os.fspath(folder), **chosen).to(plan.device)
+
+
+def _fast_decoder(plan: Plan, decoder: str | os.PathLike | None) -> Path | None:
+    """The folder of the plan's fast decoder; ``None`` where it wants the full one."""
+    from negface.pipelines.distilled import FULL
+    from negface.pipelines.fast_decoder import decoder_folder
+
+    if plan.decoder["name"] == FULL:
+        return None
+    if decoder is None:
+        raise InputError("the plan has a fast decoder of its own, and none was given", where="decoder",
+                         fix="give --decoder FOLDER")
+    folder = decoder_folder(decoder)
+    if model_hash(folder) != plan.decoder["hash"]:
+        raise MismatchError("is not the decoder of the plan", where=folder,
+                            fix=f"give the one with the hash {plan.decoder['hash'][:12]}")
+    return folder
 
 
 class BatchSampler:

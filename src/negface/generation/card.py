@@ -42,9 +42,25 @@ def _people(plan: Plan) -> list[str]:
     return ["## Who is in it", "",
             f"- contexts: source `{plan.contexts['source']}`, {plan.contexts['dim']} numbers each, "
             f"bank `{_short(plan.contexts['hash'])}`",
-            f"- conditioner: {named}",
+            *_variation(plan), f"- conditioner: {named}",
             f"- negatives: `{negatives['strategy']}`, one for each {negatives['scope']}, "
             f"pool `{_short(negatives['pool'])}`", ""]
+
+
+def _variation(plan: Plan) -> list[str]:
+    varied = plan.contexts.get("variation")
+    if varied is None:
+        return []
+    bound = ", and no further than half way to the nearest other identity" if varied["safe"] else ""
+    return [f"- varied from picture to picture: each context turned at random, to a cosine of {varied['lower']:g} to 1 "
+            f"with the person's own{bound} (IDperturb, arXiv 2602.18831), seed {varied['seed']}"]
+
+
+def _decoder(plan: Plan) -> list[str]:
+    if plan.decoder is None:
+        return []
+    return ["- decoder: the autoencoder's own" if plan.decoder["hash"] is None else
+            f"- decoder: a small one that imitates the autoencoder's (`{_short(plan.decoder['hash'])}`)"]
 
 
 def _how(plan: Plan) -> list[str]:
@@ -58,7 +74,7 @@ def _how(plan: Plan) -> list[str]:
             f"- model: `{plan.model['name']}` (`{_short(plan.model['hash'])}`), licence: {plan.model['licence']}",
             f"- guidance: `{plan.guidance['rule']}`, mean weight {plan.mean_weight:.4f} over the run",
             f"- scheduler: `{plan.scheduler['name']}`, {plan.steps} steps, seed {plan.seed}, {plan.dtype} on "
-            f"{plan.device}",
+            f"{plan.device}", *_decoder(plan),
             f"- pictures: {align}", f"- filters: {replaced}", f"- versions: {made_by}; {plan.processor}", "",
             "`plan.json` holds everything, `manifest.jsonl` a row for each picture. The same plan on the same kind of "
             "processor and the same versions gives the same bytes.", ""]

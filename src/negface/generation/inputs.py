@@ -62,6 +62,11 @@ class Inputs:
         return "image" if self.selection is None else "identity"
 
     @property
+    def varied(self) -> dict[str, Any] | None:
+        """The variation as the plan has it."""
+        return None if self.variation is None else dict(self.variation)
+
+    @property
     def describes_real_people(self) -> bool:
         """Whether a context that is drawn or steered away from stands for somebody who exists."""
         negative = self.selection is not None and bool(self.selection.provenance.get("describes_real_people"))

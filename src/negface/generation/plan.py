@@ -30,6 +30,7 @@ DTYPES = ("fp32", "bf16")
 SCOPES = ("identity", "image")
 TRIES = 3
 TEMPLATE_SIZE = 112
+_LEFT_OUT = ("filters", "decoder")
 _UNIT_BATCHES = {"folder": 4, "shards": 16}
 
 
@@ -70,6 +71,8 @@ class Plan:
             are made of a person.
         versions: of what computes; processor: the kind of processor.
         filters: declared steps (``Step.declared``), in the order they are applied.
+        decoder: ``{"name", "hash"}`` where it is not the model's own choice: ``fast`` with the hash of its folder, or
+            ``full``.
     """
 
     model: dict[str, Any]
@@ -97,6 +100,7 @@ class Plan:
     processor: str
     layout: int = LAYOUT
     filters: tuple[dict[str, Any], ...] = ()
+    decoder: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -143,19 +147,20 @@ class Plan:
         return [*(["align"] if self.align["mode"] == "detect" else []), *(item["name"] for item in self.filters)]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON value; ``from_dict`` gives an equal plan. Without filters it does not name them."""
+        """JSON value; ``from_dict`` gives an equal plan. It does not name filters or a decoder where there are none."""
         value = {**asdict(self), "identities": list(self.identities), "latent_shape": list(self.latent_shape),
                  "filters": list(self.filters)}
-        return value if self.filters else {key: item for key, item in value.items() if key != "filters"}
+        return {key: item for key, item in value.items() if item or key not in _LEFT_OUT}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], where: object = "plan") -> Plan:
         """The plan of a ``to_dict`` value; ``FormatError`` if it is not one."""
         try:
             known = {key: item for key, item in value.items() if key != "hash"}
+            canonical_json(known)
             lists = {key: tuple(known[key]) for key in ("identities", "latent_shape")}
             return cls(**{**known, **lists, "filters": tuple(known.get("filters", ()))})
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise FormatError(f"not a plan ({error})", where=where) from error
 
     def units(self) -> list[Unit]:

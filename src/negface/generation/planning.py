@@ -31,7 +31,7 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
               dtype: str = "fp32", device: str = "cpu", size: int | None = None, align: str = "template",
               detector: str | os.PathLike | None = None, codec_name: str = DEFAULT_CODEC, format: str = "folder",
               unit_images: int | None = None, tries: int = TRIES, filters: Sequence[Step] = (),
-              allow_conditioner_mismatch: bool = False) -> Plan:
+              decoder: str | os.PathLike | None = None, allow_conditioner_mismatch: bool = False) -> Plan:
     """The plan of a dataset.
 
     Args:
@@ -47,10 +47,12 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         unit_images: about how many pictures are published at a time; default 4 batches (16 for shards).
         tries: at most so many times the pictures asked for are made of a person, where some are rejected.
         filters: what a picture must pass to stay (``negface.curation.parse_step``).
+        decoder: folder of a fast decoder (``negface train distill``) to use instead of the model's; ``"full"``: the
+            autoencoder's own, also where the model has a fast one.
 
     Raises:
         InputError: values out of range, contexts of another length, a learned null the model does not have.
-        MismatchError: contexts of another conditioner, unless allowed.
+        MismatchError: contexts of another conditioner, unless allowed; a decoder of another autoencoder.
     """
     from negface.pipelines.distilled import check_distilled
 
@@ -71,7 +73,7 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
     timesteps = schedulers.from_dict(described).timesteps(steps)
     per_unit = unit_size(images, batch, format) if unit_images is None else max(1, round(unit_images / images))
     source = inputs.bank.provenance.get("source")
-    varied = {} if inputs.variation is None else {"variation": dict(inputs.variation)}
+    varied = {} if inputs.variation is None else {"variation": inputs.varied}
     return Plan(
         model={"name": Path(model).resolve().name, "hash": model_hash(model), "licence": model_licence(model),
                "template": facts["template"]},
@@ -83,7 +85,24 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         size=TEMPLATE_SIZE if size is None and align != "none" else size,
         align={"mode": align, "detector": _detector(align, detector)}, codec=codec(codec_name).to_dict(), format=format,
         identities_per_unit=min(per_unit, count), tries=tries, versions=versions(), processor=processor(device),
-        filters=tuple(step.declared for step in ordered(list(filters))))
+        filters=tuple(step.declared for step in ordered(list(filters))),
+        decoder=_decoder(model, facts, decoder))
+
+
+def _decoder(model: str | os.PathLike, facts: dict[str, Any],
+             decoder: str | os.PathLike | None) -> dict[str, Any] | None:
+    """What the plan says of the decoder: nothing where it is what the model does by itself."""
+    from negface.pipelines.distilled import FAST, FULL
+    from negface.pipelines.fast_decoder import decoder_folder, open_decoder, weights_hash
+
+    if decoder is None or (decoder == FULL and not facts["fast_decoder"]):
+        return None
+    if decoder == FULL:
+        return {"name": FULL, "hash": None}
+    if facts["vae"] is None:
+        raise InputError("the model has no autoencoder for a fast decoder to stand in for", where="decoder")
+    open_decoder(decoder, **facts["vae"], weights=weights_hash(Path(model) / "vae"))
+    return {"name": FAST, "hash": model_hash(decoder_folder(decoder))}
 
 
 def _detector(align: str, path: str | os.PathLike | None) -> dict[str, Any] | None:
@@ -93,7 +112,8 @@ def _detector(align: str, path: str | os.PathLike | None) -> dict[str, Any] | No
 
 
 def model_facts(folder: str | os.PathLike) -> dict[str, Any]:
-    """What the model's configuration says: latent shape, context length, conditioner, learned null, template."""
+    """What the model's configuration says: latent shape, context length, conditioner, learned null, template, decoders.
+    """
     folder = existing_folder(folder, "model folder")
     if not (folder / "model_index.json").is_file():
         raise FormatError("is not a saved pipeline: no model_index.json", where=folder,
@@ -102,15 +122,19 @@ def model_facts(folder: str | os.PathLike) -> dict[str, Any]:
 
     unet = read_json(folder / "unet" / "config.json")
     vae = read_json(folder / "vae" / "config.json") if (folder / "vae").is_dir() else {}
-    choice = SchedulerChoice.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+    described = read_json(folder / "scheduler" / "scheduler_config.json")
     try:
+        choice = SchedulerChoice.from_config(described)
         return {"latent_shape": (unet["in_channels"], unet["sample_size"], unet["sample_size"]),
                 "dim": unet["context_input"], "conditioner": unet.get("conditioner"),
                 "learned_null": bool(unet.get("learned_null")), "template": vae.get("template"),
-                "schedulers": choice,
+                "schedulers": choice, "fast_decoder": (folder / "fast_decoder").is_dir(),
+                "vae": {"latent_channels": vae["latent_channels"],
+                        "downsample": vae["image_size"] // unet["sample_size"]} if vae else None,
                 "distilled": (unet.get("distilled") or {}) if unet.get("guidance_input") else None}
-    except KeyError as error:
-        raise FormatError(f"has no {error}", where=folder / "unet" / "config.json") from error
+    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+        raise FormatError(f"has no usable configuration ({type(error).__name__}: {error})", where=folder,
+                          fix="copy or make it again") from error
 
 
 def check_inputs(inputs: Inputs, facts: dict[str, Any], *, allow_conditioner_mismatch: bool = False) -> None:

@@ -35,7 +35,10 @@ from .workers import (
 )
 
 DEFAULT_PORT = 6379
-_WRITERS, _LOCAL_STORE = 4, 256 << 20
+_WRITERS, _LOCAL_STORE, _PATIENCE = 4, 256 << 20, 10.0
+# The preface of HTTP/2 with an empty settings frame; the server's first frame is settings too (RFC 9113, sec. 3.4).
+_SETTINGS = b"\x04"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + bytes(5)
 
 
 def import_ray() -> Any:
@@ -53,6 +56,42 @@ def full_address(address: str) -> str:
     return address if address == "auto" or ":" in address else f"{address}:{DEFAULT_PORT}"
 
 
+def check_address(address: str) -> None:
+    """``InputError`` unless a server of Ray's kind (HTTP/2) answers at ``HOST:PORT``; Ray would wait for minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as wire:
+            wire.sendall(_GREETING)
+            with wire.makefile("rb") as answer:
+                if answer.read(4)[3:] != _SETTINGS and os.environ.get("RAY_USE_TLS", "0") == "0":
+                    raise ConnectionError("something else listens")
+    except (OSError, ValueError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"no Ray cluster answers there ({said})", where=f"address {address}",
+                         fix="start one: ray start --head; then --address auto, or HOST:PORT") from error
+
+
+def connect(ray: Any, address: str | None, *, cpus: int) -> None:
+    """Join the cluster at ``address``, or start one of ``cpus`` on this machine; ``InputError`` where neither works."""
+    if address not in (None, "auto"):
+        check_address(full_address(address))
+    quiet = {"include_dashboard": False, "num_cpus": cpus, "object_store_memory": _LOCAL_STORE} if address is None \
+        else {"address": full_address(address)}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours calls nobody
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **quiet)
+    except Exception as error:  # Ray raises the bare class where a node does not start in time
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"no Ray cluster could be reached or started ({reason})", where=address or "ray",
+                         fix="start one: ray start --head; then --address auto, or HOST:PORT") from error
+
+
+def capacity(ray: Any, device: str, threads: int) -> int:
+    """How many tasks of ``threads`` processors (or one GPU) the cluster has room for now; at least 1."""
+    kind, each = ("GPU", 1) if device.startswith("cuda") else ("CPU", threads)
+    return max(1, int(ray.cluster_resources().get(kind, 0) // each))
+
+
 class RayPool:
     """Tasks of a Ray cluster.
 
@@ -66,7 +105,7 @@ class RayPool:
         plan = folder.plan
         self._mine = not self._ray.is_initialized()
         if self._mine:
-            self._connect(address, plan, workers)
+            connect(self._ray, address, cpus=(workers or len(os.sched_getaffinity(0))) * plan.threads)
         self._job = self._ray.put((plan.to_dict(), inputs, tools))
         self._make = self._ray.remote(make_remotely).options(
             num_cpus=plan.threads, num_gpus=1 if plan.device.startswith("cuda") else 0, max_retries=0,
@@ -76,22 +115,9 @@ class RayPool:
         self._writing: list[tuple[str, Unit, Harvest, contextlib.ExitStack, Future[None]]] = []
         self._heard: list[Event] = []
 
-    def _connect(self, address: str | None, plan: Plan, workers: int | None) -> None:
-        quiet = {"include_dashboard": False, "num_cpus": (workers or len(os.sched_getaffinity(0))) * plan.threads,
-                 "object_store_memory": _LOCAL_STORE} if address is None else {"address": full_address(address)}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours calls nobody
-        try:
-            self._ray.init(log_to_driver=False, logging_level="ERROR", **quiet)
-        except Exception as error:  # Ray raises the bare class where a node does not start in time
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"no Ray cluster could be reached or started ({reason})", where=address or "ray",
-                             fix="start one: ray start --head; then --address auto, or HOST:PORT") from error
-
     def _capacity(self) -> int:
-        if self._workers is not None:
-            return self._workers
-        kind, each = ("GPU", 1) if self._folder.plan.device.startswith("cuda") else ("CPU", self._folder.plan.threads)
-        return max(1, int(self._ray.cluster_resources().get(kind, 0) // each))
+        plan = self._folder.plan
+        return self._workers if self._workers is not None else capacity(self._ray, plan.device, plan.threads)
 
     def room(self) -> bool:
         """Whether the cluster can take another unit, and the writing keeps up."""

@@ -89,6 +89,10 @@ def check_inputs(plan: Plan, inputs: Inputs) -> None:
     if inputs.bank.hash != plan.contexts["hash"]:
         raise MismatchError("these contexts are not those of the dataset", where="contexts",
                             fix=f"its bank has the hash {plan.contexts['hash'][:12]}")
+    if inputs.varied != plan.contexts.get("variation"):
+        raise MismatchError(f"these contexts vary otherwise than those of the dataset: {inputs.varied} here, "
+                            f"{plan.contexts.get('variation')} there", where="variation",
+                            fix="give the variation of plan.json")
     if inputs.describe() != plan.negatives:
         raise MismatchError("these negatives are not those of the dataset", where="negatives",
                             fix=f"it was made with {plan.negatives['strategy']!r}, for each "

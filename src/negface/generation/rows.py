@@ -12,11 +12,13 @@ from .plan import Plan
 def shared_row(plan: Plan) -> dict[str, Any]:
     """What all rows of a plan say: model, bank, guidance with its mean weight, scheduler, steps, seed, versions."""
     varied = {key: plan.contexts[key] for key in ("variation",) if key in plan.contexts}
+    decoded = {} if plan.decoder is None else {"decoder": plan.decoder}
     return {
         "plan": plan.hash, "model": plan.model["hash"], "bank": plan.contexts["hash"], "guidance": plan.guidance,
         "mean_weight": plan.mean_weight, "scheduler": plan.scheduler, "steps": plan.steps, "seed": plan.seed,
         "dtype": plan.dtype, "device": plan.device, "batch": plan.batch, "threads": plan.threads, "size": plan.size,
-        "align": plan.align, "codec": plan.codec, **varied, "versions": plan.versions, "processor": plan.processor,
+        "align": plan.align, "codec": plan.codec, **varied, **decoded, "versions": plan.versions,
+        "processor": plan.processor,
     }
 
 

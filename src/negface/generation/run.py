@@ -90,6 +90,8 @@ def _check(plan: Plan, inputs: Inputs, workers: int | None, engine: str, address
         raise InputError(f"{shard[0]}/{shard[1]} is no shard", where="shard", fix="1/n to n/n")
     if inputs.bank.hash != plan.contexts["hash"]:
         raise InputError("these contexts are not those of the plan", where="generate")
+    if inputs.varied != plan.contexts.get("variation"):
+        raise InputError("these contexts vary otherwise than the plan says", where="generate")
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -72,9 +72,18 @@ class Status:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.__exit__()
+        for share in self._shares.values():  # drawn and never published: they are not there
+            unpublished = sum(share.current.values())
+            share.images, self.made = share.images - unpublished, self.made - unpublished
+            share.current.clear()
         done = self.units_kept + self.units_made == self.units
-        with contextlib.suppress(NegFaceError):  # a full disk has its own error already
-            self._write("stopped" if kind else "done" if done else "incomplete")
+        state = "stopped" if kind else "done" if done else "incomplete"
+        try:
+            self._write(state)
+        except NegFaceError:  # a full disk has its own error already; what is left there must not say "running"
+            with contextlib.suppress(NegFaceError, OSError):
+                self.path.unlink(missing_ok=True)
+                self._write(state)
 
     def progress(self, worker: str, unit: int, count: int) -> None:
         """A worker made ``count`` pictures of a unit (negative: took them back)."""

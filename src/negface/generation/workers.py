@@ -46,7 +46,7 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Tools:
-    """What a worker needs besides the plan: where the model is, how to find faces, where the filters' files are.
+    """What a worker needs besides the plan: where model and decoder are, how to find faces, where filters' files are.
 
     ``aligner`` is a function that makes the aligner from ``aligner_arguments``; both must pickle when more than one
     worker is asked for. ``filters`` are the plan's, with paths. ``conditioner`` is the model's own, by name and hash.
@@ -58,12 +58,13 @@ class Tools:
     aligner_arguments: tuple[Any, ...] = ()
     filters: tuple[Step, ...] = ()
     conditioner: Mapping[str, Any] | None = None
+    decoder: str | None = None
 
     def open_pipeline(self, plan: Plan) -> Any:
         """The pipeline given, or the one in the model folder, ready on the plan's device."""
         if self.pipeline is None and self.model is None:
             raise InputError("neither a model folder nor a pipeline was given", where="generate")
-        return self.pipeline if self.pipeline is not None else load_pipeline(self.model, plan)
+        return self.pipeline if self.pipeline is not None else load_pipeline(self.model, plan, self.decoder)
 
     def open_aligner(self) -> Aligner | None:
         """A fresh aligner, or ``None``."""

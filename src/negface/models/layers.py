@@ -27,7 +27,8 @@ def spread(hidden: Tensor, rows: int) -> Tensor:
 
     Called where the context first enters: what comes before is the same for every branch and computed once.
     """
-    return hidden if rows <= len(hidden) else torch.cat([hidden] * (rows // len(hidden)))  # repeat() loses channels last
+    # repeat() would lose channels last.
+    return hidden if rows <= len(hidden) else torch.cat([hidden] * (rows // len(hidden)))
 
 
 def group_norm(channels: int, group_channels: int | None, eps: float = 1e-5) -> nn.GroupNorm:

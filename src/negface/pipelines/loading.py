@@ -17,7 +17,9 @@ from diffusers.utils import logging as diffusers_logging
 from negface.foundation.errors import FormatError, InputError, NegFaceError, OutputError
 from negface.foundation.files import existing_folder, read_json
 from negface.foundation.tensors import read_metadata
+from negface.models.published import LARGEST_BLOCKS, LARGEST_LEVELS, shown
 
+SMALLEST_NUMBER = 2  # bytes: half precision
 INDEX, WEIGHTS = "model_index.json", "diffusion_pytorch_model.safetensors"
 
 
@@ -47,16 +49,18 @@ def load_components(path: Path, classes: Mapping[str, type], optional: tuple[str
             raise FormatError(f"component {name!r} is {written}, expected {[expected.__module__, expected.__name__]}",
                               where=folder / INDEX)
         else:
-            found[name] = _load_component(folder / name, expected, torch_dtype)
+            found[name] = load_component(folder / name, expected, torch_dtype)
     return found
 
 
-def _load_component(folder: Path, build: type, torch_dtype: torch.dtype | None) -> Any:
-    read_json(folder / build.config_name)
+def load_component(folder: Path, build: type, torch_dtype: torch.dtype | None = None) -> Any:
+    """One component of a saved pipeline; ``FormatError`` names what is wrong with it."""
+    config = read_json(folder / build.config_name)
     is_network = issubclass(build, ModelMixin)
     if is_network:
-        for name in _weight_files(folder):
+        for name in weight_files(folder):
             read_metadata(folder / name)
+        _check_size(config, build, folder)
     try:
         if not is_network:
             return build.from_pretrained(folder, local_files_only=True)
@@ -78,6 +82,30 @@ def _load_component(folder: Path, build: type, torch_dtype: torch.dtype | None) 
     return model.eval()
 
 
+def _check_size(config: Any, build: type, folder: Path) -> None:
+    """Refuse a network that its weights cannot fill before it takes memory: a damaged number may ask for any size."""
+    where = folder / build.config_name
+    if not isinstance(config, dict):
+        raise FormatError(f"is a {type(config).__name__}, a JSON object was expected", where=where)
+    for key, value in config.items():
+        values = value if isinstance(value, list) else [value]
+        depth = [item for item in values if "blocks" in key and isinstance(item, int | float)]
+        if len(values) > LARGEST_LEVELS or max(depth, default=0) > LARGEST_BLOCKS:
+            raise FormatError(f"{key} is {shown(value)}, far beyond any network", where=where,
+                              fix="the file is damaged: copy or make it again")
+    available = sum((folder / name).stat().st_size for name in weight_files(folder)) // SMALLEST_NUMBER
+    try:
+        with torch.device("meta"):
+            wanted = sum(value.numel() for value in build.from_config(config).state_dict().values())
+    except NegFaceError:
+        raise
+    except Exception as error:
+        raise FormatError(f"describes no network ({_first_line(error)})", where=where) from error
+    if wanted > available:
+        raise FormatError(f"describes a network of {wanted:,} numbers, the weights hold {available:,} at most",
+                          where=where, fix="weights and config.json must come from the same model")
+
+
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """diffusers draws a bar for weights in several parts, whoever listens."""
@@ -90,7 +118,7 @@ def _no_progress_bar() -> Iterator[None]:
             diffusers_logging.enable_progress_bar()
 
 
-def _weight_files(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
     """The weights of a component: one file, or the parts that an index names."""
     index = folder / f"{WEIGHTS}.index.json"
     if not index.is_file():

@@ -31,6 +31,7 @@ from negface.sampling.loop import trajectory
 from negface.sampling.schedulers import Noise, Scheduler
 
 from .distilled import check_distilled, choose_decoder, guided_contexts
+from .fast_decoder import check_decoder, open_decoder, weights_hash
 from .images import check_output_type, convert
 from .inputs import Negatives, check_count, read_contexts, read_latents, read_negatives
 from .loading import check_target, load_components, model_folder
@@ -76,9 +77,14 @@ class NegFaceDiffPipeline(DiffusionPipeline):
     def __init__(self, unet: IDiffUNet, vae: VQAutoencoder | None = None, scheduler: SchedulerChoice | None = None,
                  fast_decoder: FastDecoder | None = None):
         super().__init__()
+        if fast_decoder is not None and vae is None:
+            raise InputError("a fast decoder stands in for an autoencoder, and there is none",
+                             where="NegFaceDiffPipeline")
         if vae is not None and vae.config.latent_channels != unet.config.in_channels:
             raise InputError(f"the autoencoder has {vae.config.latent_channels} latent channels, the denoiser takes "
                              f"{unet.config.in_channels}", where="NegFaceDiffPipeline")
+        if fast_decoder is not None:
+            check_decoder(fast_decoder, latent_channels=vae.config.latent_channels, downsample=vae.downsample)
         self.register_modules(unet=unet, vae=vae, scheduler=scheduler or SchedulerChoice(), fast_decoder=fast_decoder)
 
     @classmethod
@@ -89,10 +95,12 @@ class NegFaceDiffPipeline(DiffusionPipeline):
         Args:
             path_or_name: the folder.
             torch_dtype: dtype of the networks, float32 by default.
-            components: ready-made ``unet``, ``vae``, ``scheduler`` or ``fast_decoder`` to use instead of the saved one.
+            components: ready-made ``unet``, ``vae``, ``scheduler`` or ``fast_decoder`` to use instead of the saved one;
+                ``fast_decoder`` may also be a folder of ``negface train distill``, and ``None`` leaves it out.
 
         Raises:
             InputError: no such folder. FormatError: not a saved pipeline, or incomplete; nothing is left half-loaded.
+            MismatchError: a ``fast_decoder`` that imitates another autoencoder.
         """
         folder = model_folder(path_or_name)
         classes = {"unet": IDiffUNet, "vae": VQAutoencoder, "scheduler": SchedulerChoice,
@@ -102,7 +110,22 @@ class NegFaceDiffPipeline(DiffusionPipeline):
             raise InputError(f"unknown argument {unknown[0]!r}", where="from_pretrained",
                              fix=f"known: torch_dtype, {', '.join(classes)}")
         wanted = {name: build for name, build in classes.items() if name not in components}
-        return cls(**load_components(folder, wanted, tuple(cls._optional_components), torch_dtype), **components)
+        found = {**load_components(folder, wanted, tuple(cls._optional_components), torch_dtype), **components}
+        if components.get("fast_decoder") is not None and found["vae"] is not None:
+            found["fast_decoder"] = cls._given_decoder(components["fast_decoder"], found["vae"], folder,
+                                                       saved="vae" not in components, torch_dtype=torch_dtype)
+        return cls(**found)
+
+    @staticmethod
+    def _given_decoder(given: FastDecoder | str | Path, vae: VQAutoencoder, folder: Path, *, saved: bool,
+                       torch_dtype: torch.dtype | None) -> FastDecoder:
+        """A decoder from elsewhere, checked against the autoencoder of the folder."""
+        known = {"latent_channels": vae.config.latent_channels, "downsample": vae.downsample,
+                 "weights": weights_hash(folder / "vae") if saved else None}
+        if not isinstance(given, FastDecoder):
+            return open_decoder(given, **known).to(torch_dtype or torch.float32)
+        check_decoder(given, **known)
+        return given
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Write ``model_index.json``, ``unet/``, ``vae/``, ``scheduler/`` all at once.

@@ -14,7 +14,7 @@ from .pictures import data_uri
 from .schema import validate
 from .verdict import BASELINE, REFERENCES, Row, compare, headline_pair, number, rows, verdict
 
-MOST_PEOPLE, MOST_IMAGES, MOST_PAIRS = 8, 4, 6
+MOST_PEOPLE, MOST_IMAGES, MOST_PAIRS, MOST_LEAKED = 8, 4, 6, 12
 PERCENT = {"eer", "fmr100", "fmr1000", "leakage_rate", "student_accuracy", "student_eer"}
 # name, heading, what it says (shown on hover), always shown even where nothing was measured
 COLUMNS = (
@@ -66,7 +66,7 @@ def render(results: dict[str, Any], out: str | Path, *, folder: str | Path | Non
     found = rows(results["cells"])
     said = verdict(found) if results["lead"] is None else _leading(results["lead"], verdict(found))
     view = {**results, "lead": _lead(results["lead"], found), "verdict": said,
-            "tiles": _tiles(found), "glossary": GLOSSARY, "number": number,
+            "tiles": _all_tiles(results["lead"], found), "glossary": GLOSSARY, "number": number,
             "provenance": list(flatten(results["provenance"])), "versions": list(flatten(results["versions"])),
             "sections": _sections(found, Path(folder) if folder is not None else out.parent),
             "seeds": _every_number(results["cells"])}
@@ -85,7 +85,7 @@ def _leading(lead: dict[str, Any], said: dict[str, str]) -> dict[str, str]:
 
 def _lead(lead: dict[str, Any] | None, found: list[Row]) -> dict[str, Any] | None:
     """Plots of the first section's strategies and tables, for the top of the page."""
-    if lead is None:
+    if lead is None or not (lead["plots"] or lead["tables"]):
         return None
     shown_rows = [row for row in found if row.contexts == found[0].contexts and row.strategy not in REFERENCES]
     plots = [figures.curves(shown_rows, plot["x"], plot["y"], plot["labels"]) for plot in lead["plots"]]
@@ -133,6 +133,13 @@ def shown(name: str, value: float | None) -> str:
     return f"{value:,.0f}" if name.startswith("n_") else number(value)
 
 
+def _all_tiles(lead: dict[str, Any] | None, found: list[Row]) -> list[dict[str, str]]:
+    """The tiles that the results bring, then those of what was measured."""
+    given = lead["tiles"] if lead is not None else []
+    return [*({"heading": tile["heading"], "tip": "", "note": tile["note"], "after": tile["value"], "before": ""}
+              for tile in given), *(tile for tile in _tiles(found) if not given or tile["after"] != shown("", None))]
+
+
 def _tiles(found: list[Row]) -> list[dict[str, str]]:
     baseline, other = headline_pair(found)
     tiles = []
@@ -144,7 +151,9 @@ def _tiles(found: list[Row]) -> list[dict[str, str]]:
         change = compare(baseline, other, name) if baseline and other else "missing"
         note = {"up": "intervals apart", "down": "intervals apart", "unclear": "intervals overlap or absent",
                 "missing": "no comparison"}[change]
-        single = shown(name, after if other else before)
+        single, alone = shown(name, after if other else before), other or baseline
+        interval = alone.interval(name) if alone and change == "missing" else None
+        note = f"95 %: {shown(name, interval[0])} – {shown(name, interval[1])}" if interval else note
         tiles.append({"heading": heading, "tip": tip, "note": note, "after": single,
                       "before": shown(name, before) if before is not None and other else ""})
     return tiles
@@ -173,7 +182,8 @@ def _section(found: list[Row], folder: Path, *, primary: bool) -> dict[str, Any]
         "curves": [plot for plot in plots if plot],
         "det": figures.det(_one_weight_each(found)),
         "legend": _legend(found),
-        "pairs": _pairs(found, folder),
+        "pairs": _pairs(found, folder, "closest_pairs", MOST_PAIRS),
+        "leaked": _leaked(found, folder), "rejections": _rejections(found),
     }
 
 
@@ -230,12 +240,40 @@ def _people(found: list[Row], folder: Path) -> dict[str, Any] | None:
             "lines": lines, "n_images": n_images}
 
 
-def _pairs(found: Sequence[Row], folder: Path) -> list[dict[str, Any]]:
+def _rejections(found: Sequence[Row]) -> list[dict[str, Any]]:
+    """What each set's steps saw and kept out, widths in per cent of the pictures the first step saw."""
     blocks = []
     for row in found:
-        pairs = sorted(row.cell["closest_pairs"], key=lambda pair: -(pair["cosine"] or 0))[:MOST_PAIRS]
+        given = row.cell["rejections"]
+        if given is None:
+            continue
+        most, lost = given["steps"][0]["seen"] or 1, sum(item["rejected"] for item in given["steps"])
+        steps = [{**item, "share": f"{100 * item['rejected'] / (item['seen'] or 1):.1f} %",
+                  "kept": round(100 * (item["seen"] - item["rejected"]) / most, 2),
+                  "lost": round(100 * item["rejected"] / most, 2)} for item in given["steps"]]
+        blocks.append({"label": row.label, "colour": figures.variable_of(row.strategy), "fate": given["fate"],
+                       "steps": steps, "drawn": given["steps"][0]["seen"], "lost": lost})
+    return blocks
+
+
+def _leaked(found: Sequence[Row], folder: Path) -> list[dict[str, Any]]:
+    """Pairs of generated and training pictures, each block with its leakage and that by chance."""
+    metrics = {row.label: row.metrics for row in found}
+    blocks = _pairs(found, folder, "leakage_pairs", MOST_LEAKED)
+    for block in blocks:
+        rate, chance = (metrics[block["label"]].get(name) for name in ("leakage_rate", "leakage_chance_rate"))
+        said = [] if rate is None else [f"{shown('leakage_rate', rate)} % of its pictures match a training person"]
+        said += [] if chance is None else [f"{shown('leakage_rate', chance)} % of training pictures match another one"]
+        block["say"] = "; ".join(said)
+    return blocks
+
+
+def _pairs(found: Sequence[Row], folder: Path, key: str, most: int) -> list[dict[str, Any]]:
+    blocks = []
+    for row in found:
+        pairs = sorted(row.cell[key], key=lambda pair: -(pair["cosine"] or 0))[:most]
         if pairs:
-            blocks.append({"label": row.label, "colour": figures.variable_of(row.strategy), "pairs": [
+            blocks.append({"label": row.label, "say": "", "colour": figures.variable_of(row.strategy), "pairs": [
                 {**pair, "a": data_uri(folder / pair["a"]), "b": data_uri(folder / pair["b"])} for pair in pairs]})
     return blocks
 

@@ -16,9 +16,12 @@ from negface.foundation.errors import FormatError
 
 RATES = ("eer", "fmr100", "fmr1000", "leakage_rate", "student_accuracy", "student_eer")
 TOP_KEYS = ("title", "command", "created", "versions", "warnings", "provenance", "lead", "cells")
-LEAD_KEYS, PLOT_KEYS, TABLE_KEYS = ("sentence", "says", "plots", "tables"), ("x", "y", "labels"), (
+LEAD_KEYS, PLOT_KEYS, TABLE_KEYS = ("sentence", "says", "tiles", "plots", "tables"), ("x", "y", "labels"), (
     "title", "say", "columns", "rows")
-CELL_KEYS = ("strategy", "weight", "seed", "contexts", "metrics", "histogram", "det", "images", "closest_pairs")
+TILE_KEYS = ("heading", "value", "note")
+CELL_KEYS = ("strategy", "weight", "seed", "contexts", "metrics", "histogram", "det", "images", "closest_pairs",
+             "leakage_pairs", "rejections")
+FATES, STEP_KEYS = ("replaced", "left out"), ("step", "declared", "seen", "rejected")
 PAIR_KEYS = ("a", "b", "cosine", "a_identity", "b_identity")
 
 
@@ -57,6 +60,13 @@ def _number(value: Any, where: str, low: float = -math.inf, high: float = math.i
     return value
 
 
+def _point(value: Any, where: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """A number of a curve, where nothing may be missing."""
+    if value is None:
+        raise _fail("must be a finite number", where)
+    return _number(value, where, low, high)
+
+
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise _fail(f"must be a list, is {type(value).__name__}", where)
@@ -87,12 +97,12 @@ def _metrics(value: Any, where: str) -> dict[str, float | None]:
 
 def _histogram(value: Any, where: str) -> dict[str, list[float]]:
     _known(_mapping(value, where), ("edges", "genuine", "impostor"), where)
-    edges = _each(value.get("edges"), f"{where}.edges", _number)
+    edges = _each(value.get("edges"), f"{where}.edges", _point)
     if len(edges) < 2 or any(b <= a for a, b in pairwise(edges)):
         raise _fail("must be two or more rising numbers", f"{where}.edges")
     counts = {}
     for key in ("genuine", "impostor"):
-        counts[key] = _each(value.get(key), f"{where}.{key}", lambda item, at: _number(item, at, 0))
+        counts[key] = _each(value.get(key), f"{where}.{key}", lambda item, at: _point(item, at, 0))
         if len(counts[key]) != len(edges) - 1:
             raise _fail(f"has {len(counts[key])} counts for {len(edges) - 1} bins", f"{where}.{key}")
     return {"edges": edges, **counts}
@@ -100,7 +110,7 @@ def _histogram(value: Any, where: str) -> dict[str, list[float]]:
 
 def _det(value: Any, where: str) -> dict[str, list[float]]:
     _known(_mapping(value, where), ("fmr", "fnmr", "threshold"), where)
-    curve = {key: _each(value.get(key), f"{where}.{key}", lambda item, at: _number(item, at, 0, 1))
+    curve = {key: _each(value.get(key), f"{where}.{key}", lambda item, at: _point(item, at, 0, 1))
              for key in ("fmr", "fnmr")}
     if len(curve["fmr"]) != len(curve["fnmr"]):
         raise _fail(f"fmr has {len(curve['fmr'])} points, fnmr {len(curve['fnmr'])}", where)
@@ -114,6 +124,25 @@ def _pair(value: Any, where: str) -> dict[str, Any]:
             "a_identity": str(value.get("a_identity", "")), "b_identity": str(value.get("b_identity", ""))}
 
 
+def _step(value: Any, where: str) -> dict[str, Any]:
+    _known(_mapping(value, where), STEP_KEYS, where)
+    seen, rejected = (_number(value.get(key), f"{where}.{key}", 0) or 0 for key in ("seen", "rejected"))
+    if rejected > seen:
+        raise _fail(f"rejected {rejected:g} of {seen:g} pictures", where)
+    return {"step": _string(value.get("step"), f"{where}.step"), "declared": str(value.get("declared") or ""),
+            "seen": seen, "rejected": rejected}
+
+
+def _rejections(value: Any, where: str) -> dict[str, Any]:
+    _known(_mapping(value, where), ("fate", "steps"), where)
+    if value.get("fate") not in FATES:
+        raise _fail(f"must be one of {', '.join(map(repr, FATES))}, not {value.get('fate')!r}", f"{where}.fate")
+    steps = _each(value.get("steps"), f"{where}.steps", _step)
+    if not steps:
+        raise _fail("is empty: leave 'rejections' out where nothing could be rejected", f"{where}.steps")
+    return {"fate": value["fate"], "steps": steps}
+
+
 def _cell(value: Any, where: str) -> dict[str, Any]:
     _known(_mapping(value, where), CELL_KEYS, where)
     cell = {
@@ -125,7 +154,10 @@ def _cell(value: Any, where: str) -> dict[str, Any]:
         "histogram": None, "det": None,
         "images": _each(value.get("images") or [], f"{where}.images", lambda row, at: _each(row, at, _path)),
         "closest_pairs": _each(value.get("closest_pairs") or [], f"{where}.closest_pairs", _pair),
+        "leakage_pairs": _each(value.get("leakage_pairs") or [], f"{where}.leakage_pairs", _pair), "rejections": None,
     }
+    if value.get("rejections") is not None:
+        cell["rejections"] = _rejections(value["rejections"], f"{where}.rejections")
     if value.get("histogram") is not None:
         cell["histogram"] = _histogram(value["histogram"], f"{where}.histogram")
     if value.get("det") is not None:
@@ -152,10 +184,17 @@ def _lead_table(value: Any, where: str) -> dict[str, Any]:
             "columns": columns, "rows": rows}
 
 
+def _tile(value: Any, where: str) -> dict[str, str]:
+    _known(_mapping(value, where), TILE_KEYS, where)
+    return {"heading": _string(value.get("heading"), f"{where}.heading"),
+            "value": _string(value.get("value"), f"{where}.value"), "note": str(value.get("note") or "")}
+
+
 def _lead(value: Any, where: str) -> dict[str, Any]:
     _known(_mapping(value, where), LEAD_KEYS, where)
     return {"sentence": _string(value.get("sentence"), f"{where}.sentence"),
             "says": _each(value.get("says") or [], f"{where}.says", _string),
+            "tiles": _each(value.get("tiles") or [], f"{where}.tiles", _tile),
             "plots": _each(value.get("plots") or [], f"{where}.plots", _plot),
             "tables": _each(value.get("tables") or [], f"{where}.tables", _lead_table)}
 

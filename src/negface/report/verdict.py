@@ -32,8 +32,8 @@ class Row:
 
     @property
     def label(self) -> str:
-        """``far, w = 0.5``; the baseline has no weight, varied or not."""
-        plain = self.strategy.partition(" + ")[0] in (BASELINE, *REFERENCES)
+        """``far, w = 0.5``; the baseline has no weight, varied or not, and what is not steered has none either."""
+        plain = self.strategy.partition(" + ")[0] in (BASELINE, *REFERENCES) or not self.weight
         return self.strategy if plain else f"{self.strategy}, w = {self.weight:g}"
 
     @property
@@ -138,6 +138,8 @@ def verdict(found: list[Row]) -> dict[str, str]:
     baseline, other = headline_pair(found)
     if other is None or baseline is None:
         row = other or baseline
+        if row.metrics.get("fdr") is None:
+            return {"sentence": "Separability was not measured.", "price": _alone(row), "beyond": ""}
         reach = f"{row.phrase} reaches FDR {_bracket(row, 'fdr')}; there is nothing to compare it with."
         return {"sentence": _capital(reach), "price": _alone(row), "beyond": ""}
     price = "; ".join([_company(baseline, other, "diversity", "diversity of a person's own images"),

@@ -15,16 +15,17 @@ from accelerate import Accelerator
 from negface.contexts import ContextBank
 from negface.foundation.errors import InputError
 from negface.foundation.files import ensure_folder, existing_folder, write_json
-from negface.foundation.hashing import sha256_file, sha256_json
+from negface.foundation.hashing import sha256_json
 from negface.models import FastDecoder
 from negface.pipelines import NegFaceDiffPipeline
+from negface.pipelines.fast_decoder import weights_hash
 
 from .distill_decoder import DecoderTask
 from .distill_recipe import DistillRecipe
 from .distill_student import StudentTask, make_student, origin
 from .distill_trajectories import Trajectories, make_trajectories
 from .loop import run
-from .trainers import WEIGHTS_NAME, make_accelerator
+from .trainers import make_accelerator
 
 Say = Callable[[str], None]
 
@@ -55,7 +56,7 @@ def train_distill(recipe: DistillRecipe, model: str | os.PathLike, contexts: str
     accelerator = make_accelerator(parts[0].train)
     teacher = _teacher(folder, recipe).to(accelerator.device)
     ensure_folder(out)
-    hashes = {name: sha256_file(folder / name / WEIGHTS_NAME) for name in ("unet", "vae")}
+    hashes = {name: weights_hash(folder / name) for name in ("unet", "vae")}
     with accelerator.main_process_first():
         data = make_trajectories(teacher, sha256_json(hashes), bank, recipe.trajectories, out / "trajectories")
     result: dict[str, Any] = {"model": str(out / "model"), "runs": len(data)}
