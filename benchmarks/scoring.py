@@ -2,20 +2,25 @@
 
     python benchmarks/scoring.py                                    # 50,000 x 512 on every processor
     python benchmarks/scoring.py --identities 25000 --skip-pass     # moments of 500,000 x 512
+    python benchmarks/scoring.py --identities 25000 --share 0.05    # and a twentieth of its pass, multiplied
+    python benchmarks/scoring.py --identities 25000                 # all of it: four passes, one to two hours
+    python benchmarks/scoring.py --identities 25000 --precision int8 --no-intervals     # one of the four
     python benchmarks/scoring.py --identities 5000 --pyeer --json result.json
 
 Seconds are of the wall and of the processor; the share of the peak is that of the *processor's* seconds in the
 machine's best square product (float32 for float32 and, with an int8 product of the same operations, for int8).
-``for 500,000`` multiplies the pass by the ratio of pairs: an estimate, labelled so.
+``estimated`` in a name: multiplied by the ratio of pairs. With ``--share`` only the blocks of rows that are said are
+counted, evenly spread, and only that is timed: what comes before (moments, looking where to look) has its own rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +31,10 @@ from separability import embeddings, pyeer_seconds
 from negface.evaluation.at_scale import measure_at_scale
 from negface.evaluation.inputs import Gallery, gallery
 from negface.evaluation.moments import pair_moments
+from negface.evaluation.tails import Tails, TailWork, over_threads
 
 _TARGET = 500_000
+PRECISIONS = ("float32", "int8")
 
 
 def int8_peak(size: int = 1024) -> float:
@@ -63,8 +70,39 @@ def pass_row(people: Gallery, precision: str, intervals: bool, threads: int, pea
     row = {"what": f"thresholds, {precision}" + (", intervals" if intervals else ""), "images": n, "pairs": pairs,
            "seconds": seconds, "cpu_seconds": cpu, "ns_a_pair": cpu / pairs * 1e9,
            "share_of_peak": 2 * d * pairs / cpu / peak, "cpu_minutes_for_500000_estimated": cpu * scale / 60,
+           "wall_minutes_for_500000_estimated": seconds * scale / 60,
            "eer": found.values["eer"], "fmr100": found.values["fmr100"], "fmr1000": found.values["fmr1000"]}
     return row | {f"int8_{key}": value for key, value in (found.score_error or {}).items()}
+
+
+class _Enough(Exception):
+    """Ends a pass of which a share was timed."""
+
+
+def share_row(people: Gallery, precision: str, intervals: bool, threads: int, peak: float, device: str,
+              share: float) -> dict[str, Any]:
+    """Some of the blocks of a pass, and what all of them would take."""
+    row: dict[str, Any] = {"what": f"thresholds, {precision}" + (", intervals" if intervals else "")}
+
+    def some(work: TailWork, jobs: Sequence[range]) -> Iterable[Tails]:
+        step = len(jobs) / max(1, round(share * len(jobs)))
+        chosen = [jobs[int((at + 0.5) * step)] for at in range(round(len(jobs) / step))]
+        parts, seconds, cpu = timed(lambda: [int(part.lattice[1:].sum())
+                                             for part in over_threads(threads)(work, chosen)])
+        pairs, every = sum(parts), people.n_impostor
+        row.update({"images": len(people.codes), "blocks": f"{len(chosen)} of {len(jobs)}", "pairs": pairs,
+                    "seconds": seconds, "cpu_seconds": cpu, "ns_a_pair": cpu / pairs * 1e9,
+                    "share_of_peak": 2 * people.embeddings.shape[1] * pairs / cpu / peak,
+                    "wall_minutes_for_all_estimated": seconds * every / pairs / 60,
+                    "cpu_minutes_for_all_estimated": cpu * every / pairs / 60})
+        raise _Enough
+
+    start, start_cpu = time.perf_counter(), time.process_time()
+    with contextlib.suppress(_Enough):
+        measure_at_scale(people, threads=threads, int8=precision == "int8", intervals=intervals, device=device,
+                         map_blocks=some)
+    spent, spent_cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    return row | {"seconds_before": spent - row["seconds"], "cpu_seconds_before": spent_cpu - row["cpu_seconds"]}
 
 
 def pyeer_row(people: Gallery) -> dict[str, Any]:
@@ -87,18 +125,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="of the pass")
     parser.add_argument("--skip-pass", action="store_true", help="only the moments")
+    parser.add_argument("--share", type=float, help="of the rows: time so much of each pass and multiply")
+    parser.add_argument("--precision", choices=PRECISIONS, help="only passes of this")
+    parser.add_argument("--no-intervals", action="store_true", help="only passes without intervals")
     parser.add_argument("--pyeer", action="store_true", help="also time pyeer, on 1,000 images")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     peaks = {"float32": peak_rate(), "int8": int8_peak()}
-    images, labels = embeddings(options.identities, options.images, options.dim)
-    people, seconds, cpu = timed(lambda: gallery(images, labels))
-    rows = [{"what": "unit length, order", "images": len(labels), "seconds": seconds, "cpu_seconds": cpu}]
+    given = embeddings(options.identities, options.images, options.dim)
+    people, seconds, cpu = timed(lambda: gallery(*given))
+    given = ()
+    rows = [{"what": "unit length, order", "images": len(people.codes), "seconds": seconds, "cpu_seconds": cpu}]
     rows += [moments_row(people, without, options.threads, peaks["float32"]) for without in (False, True)]
     if not options.skip_pass:
-        rows += [pass_row(people, precision, intervals, options.threads, peaks[precision], options.device)
-                 for precision in peaks for intervals in (False, True)]
+        chosen = [options.precision] if options.precision else PRECISIONS
+        passes = [(people, precision, intervals, options.threads, peaks[precision], options.device)
+                  for precision in chosen for intervals in ([False] if options.no_intervals else [False, True])]
+        rows += [share_row(*each, options.share) if options.share else pass_row(*each) for each in passes]
     if options.pyeer:
         rows.append(pyeer_row(people))
     print(f"{machine(options.device)}; a thread: {peaks['float32'] / 1e9:.0f} GFLOP/s fp32, "

@@ -28,7 +28,10 @@ def embeddings(n_identities: int, n_images: int, dim: int, seed: int = 0) -> tup
     random = np.random.default_rng(seed)
     centres = random.standard_normal((n_identities, 1, dim), dtype=np.float32) / np.float32(np.sqrt(dim))
     widths = np.float32(1.25 / np.sqrt(dim)) * random.gamma(4, 0.25, (n_identities, n_images, 1)).astype(np.float32)
-    images = centres + widths * random.standard_normal((n_identities, n_images, dim), dtype=np.float32)
+    images = np.empty((n_identities, n_images, dim), np.float32)
+    for at in range(0, n_identities, 1000):
+        part = random.standard_normal(images[at : at + 1000].shape, dtype=np.float32)
+        images[at : at + 1000] = centres[at : at + 1000] + widths[at : at + 1000] * part
     return images.reshape(-1, dim), np.repeat(np.arange(n_identities), n_images)
 
 

@@ -124,6 +124,16 @@ def test_a_file_with_a_bad_row_names_file_and_row(tmp_path):
         ContextBank.load(path)
 
 
+@pytest.mark.parametrize(("metadata", "said"), [
+    ({"ids": 3}, "ids are a int"), ({"provenance": ["pca"]}, "provenance: is a list"),
+    ({"provenance": {"conditioner": {"name": "r", "hash": 7}}}, "must be a dict with name and hash")])
+def test_metadata_of_another_kind_is_named(tmp_path, metadata, said):
+    path = tmp_path / "bank.safetensors"
+    write_tensors(path, {"contexts": vectors()}, {"ids": list(ids()), **metadata})
+    with pytest.raises(FormatError, match=said):
+        ContextBank.load(path)
+
+
 def test_a_bank_of_unknown_origin_counts_as_real_people(tmp_path):
     write_tensors(tmp_path / "bank.safetensors", {"contexts": vectors()}, {})
     loaded = ContextBank.load(tmp_path / "bank.safetensors")

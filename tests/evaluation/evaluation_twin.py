@@ -37,7 +37,8 @@ def rates(genuine, impostor, genuine_weights=None, impostor_weights=None):
     gsum, isum = np.append(0, gw[gs].cumsum()), np.append(0, iw[is_].cumsum())
     fnmr = gsum[np.searchsorted(genuine[gs], thresholds)] / gsum[-1]
     fmr = 1 - isum[np.searchsorted(impostor[is_], thresholds)] / isum[-1]
-    at = np.abs(fmr - fnmr).argmin()
+    # Ties are ties, whatever the last bit says.
+    at = np.abs(fmr - fnmr).round(12).argmin()
     out = {"eer": (fmr[at] + fnmr[at]) / 2}
     for name, bound in BOUNDS.items():
         out[name] = fnmr[fmr <= bound + 1e-12].min()

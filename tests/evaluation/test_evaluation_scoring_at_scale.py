@@ -158,13 +158,13 @@ def test_agrees_with_scikit_learn(n_people):
         assert found.eer == pytest.approx((fmr[at] + 1 - hit[at]) / 2, abs=1e-4)
 
 
-@pytest.mark.slow
-def test_agrees_with_pyeer_on_200_people(monkeypatch):
+@pytest.mark.parametrize("n_people", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_agrees_with_pyeer(monkeypatch, n_people):
     # pyeer asks setuptools' retired module for the path of its HTML report, which is not used here.
     monkeypatch.setitem(sys.modules, "pkg_resources", types.ModuleType("pkg_resources"))
     from pyeer.eer_info import get_eer_stats
 
-    embeddings, labels = people(200, 20, 48, 0.24, seed=8)
+    embeddings, labels = people(n_people, 20, 48, 0.24, seed=8)
     genuine, impostor, _ = pairs(embeddings, labels)
     stats = get_eer_stats(genuine.tolist(), impostor.tolist())
     for precision in ("float32", "int8"):

@@ -1,5 +1,6 @@
 """The loop: order, learning rate, log, checkpoints, refusals and the guard, on a line fitted to points."""
 
+import json
 import shutil
 
 import numpy as np
@@ -168,6 +169,15 @@ def test_damaged_checkpoint_is_named(tmp_path, name, damage):
     interrupted(tmp_path / "a")
     path = tmp_path / "a/checkpoint" / name
     path.write_bytes(path.read_bytes()[:40]) if damage == "truncated" else path.unlink()
+    with pytest.raises(FormatError, match="checkpoint"):
+        fit(tmp_path / "a")
+
+
+@pytest.mark.parametrize("change", [{"step": None}, {"step": float("inf")}, {"seconds": "x"}, None])
+def test_checkpoint_whose_state_is_no_state_is_named(tmp_path, change):
+    interrupted(tmp_path / "a")
+    path = tmp_path / "a/checkpoint/state.json"
+    path.write_text(json.dumps(change and {**json.loads(path.read_text()), **change}))
     with pytest.raises(FormatError, match="checkpoint"):
         fit(tmp_path / "a")
 

@@ -3,6 +3,7 @@
 import pytest
 from tiny_training import autoencoder_recipe, diffusion_recipe, toml
 
+from negface.experiments.grid import ExperimentRecipe
 from negface.foundation.errors import FormatError, InputError, UnknownNameError
 from negface.training.recipe import AutoencoderRecipe, DiffusionRecipe, load_recipe
 
@@ -69,6 +70,16 @@ def test_a_loss_that_is_not_there_is_not_promised(tmp_path):
 def test_broken_toml_names_the_line(tmp_path):
     with pytest.raises(FormatError, match=r"recipe\.toml: not valid TOML .*line 2"):
         load(tmp_path, "empty_share = 0.1\ntrain = {steps = \n")
+
+
+def test_toml_nested_without_end_is_refused(tmp_path):
+    with pytest.raises(FormatError, match="not valid TOML"):
+        load(tmp_path, f"train = {'[' * 5000}")
+
+
+def test_unknown_key_of_a_section_in_a_list_gets_a_suggestion(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'grid\.0\.strategies'"):
+        load(tmp_path, "[[grid]]\nstrategies = { far = [0.5] }\nstrategys = 1", ExperimentRecipe)
 
 
 def test_a_missing_recipe_is_named(tmp_path):

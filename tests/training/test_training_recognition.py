@@ -1,6 +1,7 @@
 """Recognition training: what it learns, resumes, validates, passes over and refuses."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from negface.training.recipe import RecognitionData
 from negface.training.recognition_course import RecognitionCourse, Standing, resolved
 from negface.training.recognition_data import IdentityOrder, Pictures
 from negface.training.trainers import make_accelerator
+from negface.training.validation import is_test_benchmark
 
 
 @pytest.fixture
@@ -196,6 +198,13 @@ def test_test_benchmarks_select_only_under_their_name(faces, tmp_path):
         fit(faces, tmp_path / "out", options={"development": [pairs]})
     made = fit(faces, tmp_path / "out", validation={"selection": "released"}, options={"development": [pairs]})
     assert made["validation"] > 0
+
+
+@pytest.mark.parametrize(("path", "refused"), [
+    ("LFW.bin", True), ("agedb_30.bin", True), ("cfp-fp.bin", True), ("lfw/pairs.txt", True), ("lfw/mine.csv", False),
+    ("people/pairs.csv", False), ("lfw-train.bin", False)])
+def test_a_test_benchmark_is_known_by_its_name_or_its_folders(path, refused):
+    assert is_test_benchmark(Path(path)) == refused
 
 
 def test_plateau_and_early_stop_need_pairs(faces, tmp_path):

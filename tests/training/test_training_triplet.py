@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from negface.training.recognition import whole_batch_loss
 from negface.training.triplet import TripletHead, semi_hard_negatives
 
 
@@ -46,3 +47,37 @@ def test_a_batch_without_a_triplet_costs_nothing_and_has_a_gradient():
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0)
     assert float(embeddings.grad.abs().max()) == 0
+
+
+class Share:
+    """One of two processes, as accelerate shows it, with what the other one holds."""
+
+    num_processes = 2
+
+    def __init__(self, process_index, whole, labels):
+        self.process_index, self.whole, self.labels = process_index, whole, labels
+
+    def gather(self, tensor):
+        return self.whole if tensor.is_floating_point() else self.labels
+
+
+def test_processes_with_one_picture_of_each_person_move_the_weights_as_one_process_does():
+    torch.manual_seed(3)
+    head, network = TripletHead(), torch.nn.Linear(6, 4)
+    images, labels = torch.randn(8, 6), torch.arange(4).repeat(2)
+    assert head.loss(network(images[:4]), labels[:4]) == 0
+
+    def gradient(of):
+        network.zero_grad()
+        value = of()
+        value.backward()
+        return value.detach(), network.weight.grad.clone()
+
+    loss, whole = gradient(lambda: head.loss(network(images), labels))
+    shares = [gradient(lambda rank=rank: whole_batch_loss(
+        head, network(images[4 * rank:][:4]), labels[:4], Share(rank, network(images).detach(), labels)))
+        for rank in range(2)]
+    assert loss > 0
+    for found, _ in shares:
+        torch.testing.assert_close(found, loss)
+    torch.testing.assert_close((shares[0][1] + shares[1][1]) / 2, whole)

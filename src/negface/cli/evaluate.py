@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +14,13 @@ from negface.cli.common import JsonOption, emit
 from negface.cli.evaluate_sets import COMMANDS
 
 app = typer.Typer()
+
+
+class Engine(StrEnum):
+    """Who scores the pairs."""
+
+    local = "local"
+    ray = "ray"
 
 
 @app.callback()
@@ -46,6 +56,10 @@ def separability(
                                                 "processors]", show_default=False)] = None,
     precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="float32, or int8: large sets in a "
                                            "fraction of the time, float32 around the operating points.")] = "float32",
+    engine: Annotated[Engine, typer.Option("--engine", help="local: this machine; ray: a Ray cluster (extra "
+                                           "negface[ray]), in the way of large sets.")] = Engine.local,
+    address: Annotated[str | None, typer.Option("--address", metavar="auto|HOST[:PORT]", help="A running Ray cluster; "
+                                                "without it one is started here.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner; the result says "
                                         "so.")] = False,
     json: JsonOption = None,
@@ -64,12 +78,40 @@ def separability(
         return read_embeddings(path) if path is not None else None
 
     poses, pose_model = read_pose(pose) if pose is not None else (None, "")
-    result = measure(
-        read_embeddings(embeddings), contexts=ContextBank.load(contexts) if contexts is not None else None,
-        conditioned=optional(conditioner_embeddings), pose=poses, pose_model=pose_model, features=optional(features),
-        training=optional(train_embeddings), calibration=optional(calibration), conditioner=conditioner,
-        bootstrap=bootstrap, seed=seed, threads=threads, force=force, precision=precision)
+    judged, bank = read_embeddings(embeddings), ContextBank.load(contexts) if contexts is not None else None
+    with _spread(engine, address, threads) as map_blocks:
+        result = measure(
+            judged, contexts=bank, conditioned=optional(conditioner_embeddings), pose=poses, pose_model=pose_model,
+            features=optional(features), training=optional(train_embeddings), calibration=optional(calibration),
+            conditioner=conditioner, bootstrap=bootstrap, seed=seed, threads=threads, force=force, precision=precision,
+            map_blocks=map_blocks)
     emit(result, json=json, text=table(result))
+
+
+@contextlib.contextmanager
+def _spread(engine: Engine, address: str | None, threads: int | None) -> Iterator[Any]:
+    """How the pass is spread: None for this process; a cluster that was started here ends with it."""
+    from negface.foundation.errors import InputError
+
+    if engine is Engine.local:
+        if address is not None:
+            raise InputError("an address is for the engine 'ray'", where="address", fix="add --engine ray")
+        yield None
+        return
+    import os
+
+    from negface.evaluation.ray_blocks import over_ray
+    from negface.generation.ray_engine import capacity, connect, import_ray
+
+    ray = import_ray()
+    mine = not ray.is_initialized()
+    if mine:
+        connect(ray, address, cpus=threads or len(os.sched_getaffinity(0)))
+    try:
+        yield over_ray(ray, lambda: capacity(ray, "cpu", 1))
+    finally:
+        if mine:
+            ray.shutdown()
 
 
 for _command in COMMANDS:

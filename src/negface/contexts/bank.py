@@ -135,6 +135,8 @@ class ContextBank:
         """
         tensors, metadata = read_tensors(path, required=("contexts",))
         ids = metadata.get("ids", [str(row) for row in range(len(tensors["contexts"]))])
+        if not isinstance(ids, list):
+            raise FormatError(f"ids are a {type(ids).__name__}, a list was expected", where=path)
         provenance = metadata.get("provenance", {"source": "unknown", "describes_real_people": True})
         try:
             return cls(tensors["contexts"], tuple(ids), provenance)
@@ -190,13 +192,16 @@ def _check_ids(ids: tuple[str, ...], count: int) -> None:
 
 
 def _checked_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(provenance, Mapping):
+        raise InputError(f"is a {type(provenance).__name__}, not named values", where="provenance")
     provenance = {**PROVENANCE_DEFAULTS, **provenance}
     try:
         canonical_json(provenance)
     except (TypeError, ValueError) as error:
         raise InputError(f"is not plain JSON data ({error})", where="provenance") from error
     conditioner = provenance["conditioner"]
-    if conditioner is not None and not isinstance(conditioner, dict):
+    if conditioner is not None and not (isinstance(conditioner, dict) and all(
+            isinstance(conditioner.get(key), str | None) for key in ("name", "hash", "sha256"))):
         raise InputError(f"must be a dict with name and hash, or None, not {conditioner!r}", where="conditioner")
     return provenance
 

@@ -39,6 +39,8 @@ class Selection:
     def __post_init__(self) -> None:
         kind, indices, negatives = (np.asarray(item) for item in (self.kind, self.indices, self.negatives))
         _check(kind, indices, negatives)
+        if not isinstance(self.provenance, Mapping):
+            raise InputError(f"is a {type(self.provenance).__name__}, not named values", where="provenance")
         for name, value in (("kind", kind), ("indices", indices), ("negatives", negatives)):
             object.__setattr__(self, name, np.ascontiguousarray(value))
         object.__setattr__(self, "provenance", dict(self.provenance))

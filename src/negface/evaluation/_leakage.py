@@ -68,25 +68,24 @@ class Leakage:
 
 def leakage(embeddings: Any, labels: Any, training_embeddings: Any, training_labels: Any, *,
             threshold: float | None = None, calibration: tuple[Any, Any] | None = None, bootstrap: int = 1000,
-            seed: int = 0, embedded_by: Any = None, training_embedded_by: Any = None, n_closest: int = 20) -> Leakage:
+            seed: int = 0, embedded_by: Any = None, training_embedded_by: Any = None, n_closest: int = 20,
+            nearest: tuple[np.ndarray, np.ndarray] | None = None) -> Leakage:
     """Nearest training person of each generated image; all arrays under one judge, ``[n, d]`` with labels ``[n]``.
 
     ``threshold``: cosine; None = FMR 0.1 % on ``calibration`` (embeddings, labels) of real people, else on the training
-    people themselves (two million seeded pairs of different people). Cost 2 n m d operations, constant memory.
+    people themselves (two million seeded pairs of different people). ``nearest``: cosine and training row of each
+    image, where a pass has found them (``Separability.nearest``); else 2 n m d operations, constant memory.
 
     Errors: ``InputError`` for shapes and for a calibration without two people; ``MismatchError`` for two recognisers.
     """
-    one, other = recognizer_hash(embedded_by), recognizer_hash(training_embedded_by)
-    if one and other and one.lower() != other.lower():
-        raise MismatchError("generated and training images were embedded by different recognisers", where="leakage",
-                            fix="embed both with the judge")
+    check_one_recogniser(embedded_by, training_embedded_by)
     made, real = grouped(embeddings, labels), grouped(training_embeddings, training_labels, "training embeddings")
     if made.embeddings.shape[1] != real.embeddings.shape[1]:
         raise InputError(f"embeddings have {made.embeddings.shape[1]} dimensions, training embeddings "
                          f"{real.embeddings.shape[1]}", where="leakage")
     if threshold is None:
         threshold = _calibrated(grouped(*calibration, "calibration embeddings") if calibration else real, seed)
-    score, row = _nearest(made.embeddings, None, real)
+    score, row = _nearest(made.embeddings, None, real) if nearest is None else _in_order(nearest, made, real)
     rate, low, high = mean_with_interval((score >= threshold) * 1.0, made.codes, replicates=bootstrap, seed=seed)
     chosen = np.sort(keyed_generator("leakage by chance", seed).permutation(len(real.codes))[:_CHANCE_IMAGES])
     chance, _ = _nearest(real.embeddings[chosen], real.codes[chosen], real)
@@ -96,6 +95,21 @@ def leakage(embeddings: Any, labels: Any, training_embeddings: Any, training_lab
     return Leakage(rate, low, high, *by_chance, float(threshold), float(score.mean()),
                    float(chance.mean()) if np.isfinite(chance).all() else math.nan, real.n_identities, len(real.codes),
                    *by_caller, _closest(made, real, score, row, n_closest))
+
+
+def check_one_recogniser(one: Any, other: Any) -> None:
+    """``MismatchError`` if generated and training images are known to be embedded by two recognisers."""
+    one, other = recognizer_hash(one), recognizer_hash(other)
+    if one and other and one.lower() != other.lower():
+        raise MismatchError("generated and training images were embedded by different recognisers", where="leakage",
+                            fix="embed both with the judge")
+
+
+def _in_order(nearest: tuple[np.ndarray, np.ndarray], made: Gallery, real: Gallery) -> tuple[np.ndarray, np.ndarray]:
+    """The caller's cosines and rows, as of the ordered galleries."""
+    place = np.empty_like(real.order)
+    place[real.order] = np.arange(len(place))
+    return nearest[0][made.order], place[nearest[1][made.order]]
 
 
 def _calibrated(people: Gallery, seed: int) -> float:

@@ -20,7 +20,7 @@ from . import bootstrap as resampling
 from . import lookout
 from . import operating_points as points
 from .at_scale import AtScale, measure_at_scale
-from .inputs import Gallery, gallery
+from .inputs import Gallery, gallery, unit_rows
 from .judges import check_judge
 from .scoring import HISTOGRAM_BINS, LATTICE, Impostors, Plan, genuine_scores, sample_impostors, scan
 from .tails import MapBlocks
@@ -46,7 +46,8 @@ class Separability:
     or defined. ``thresholds``: cosines, accepted if the score is at least that. ``histogram``: ``edges [257]``, counts
     ``genuine [256]`` and ``impostor [256]``. ``det``: ``threshold``, ``fmr``, ``fnmr``. ``closest_pairs``: image
     indices of the closest different people. ``outliers``: identities least like themselves and most like others.
-    ``interval_method``: how the intervals were made; ``score_error``: with int8, how far scores and rates may be off.
+    ``interval_method``: how the intervals were made; ``score_error``: with int8, how far scores and rates may be off;
+    ``nearest``: cosine and row of the nearest training image, where the pass was asked to look.
     """
 
     fdr: float
@@ -76,13 +77,14 @@ class Separability:
     precision: str = "float32"
     score_error: dict[str, float] | None = None
     protocol: str = PROTOCOL
+    nearest: tuple[np.ndarray, np.ndarray] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data: measures with ``_low``/``_high`` beside them; ``None`` where a value is not defined."""
         out: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name == "intervals":
+            if field.name in ("intervals", "nearest"):
                 continue
             out[field.name] = None if isinstance(value, float) and not math.isfinite(value) else value
             if field.name in MEASURES:
@@ -94,7 +96,7 @@ class Separability:
 def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: int = 0, block: int = 4096,
                  threads: int | None = None, judge: Any = None, conditioner: Any = None, force: bool = False,
                  precision: str = "float32", device: str = "cpu", at_scale: bool | None = None,
-                 map_blocks: MapBlocks | None = None) -> Separability:
+                 map_blocks: MapBlocks | None = None, training: Any = None) -> Separability:
     """Measure the separability of ``embeddings`` ``[n, d]`` (brought to unit length) with ``labels`` ``[n]``.
 
     Every genuine pair and every pair of different people is scored (cosine, float32) and counted once. ``bootstrap``
@@ -105,7 +107,9 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
     Large sets (``at_scale``; by default above 60,000 images, or where the bootstrap would take longer than the scores)
     are measured by ``measure_at_scale``: the same values, but intervals by the jackknife over identities. Only there:
     ``precision="int8"`` scores in int8 and again in float32 around the operating points, ``device`` is a torch device,
-    ``map_blocks`` spreads the work over an executor; each of these asks for that way.
+    ``map_blocks`` spreads the work over an executor; each of these asks for that way. ``training`` embeddings ``[m,
+    d]``: where the set is measured that way, their nearest row to every image comes out of the same pass (``nearest``,
+    for ``leakage``).
 
     Errors: ``InputError`` for NaN, zero rows, wrong lengths, fewer than two identities, no genuine pair;
     ``MismatchError`` for a judge that is the conditioner; ``UnknownNameError`` for another precision.
@@ -123,7 +127,8 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
               "n_images": len(people.codes), "seed": seed, "judge": _judge_name(judge), "judge_is_conditioner": same}
     if at_scale:
         found = measure_at_scale(people, intervals=bootstrap > 0, seed=seed, threads=threads, block=block,
-                                 int8=precision == "int8", device=device, map_blocks=map_blocks)
+                                 int8=precision == "int8", device=device, map_blocks=map_blocks,
+                                 training=_rows(training, people) if training is not None else None)
         return _from_scale(people, found, **common)
     scores, codes = genuine_scores(people)
     weights = resampling.multiplicities(people.n_identities, bootstrap, seed)
@@ -147,6 +152,16 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
         bootstrap=bootstrap, interval_method="bootstrap over identities" if bootstrap else None, **common)
 
 
+def _rows(training: Any, people: Gallery) -> Gallery:
+    """Training images, everyone a person of their own: only how near they are is asked."""
+    unit = unit_rows(training, "training embeddings")
+    if unit.shape[1] != people.embeddings.shape[1]:
+        raise InputError(f"embeddings have {people.embeddings.shape[1]} dimensions, training embeddings "
+                         f"{unit.shape[1]}", where="leakage")
+    each = np.arange(len(unit))
+    return Gallery(unit, each.astype(np.int32), each, each, np.ones_like(each))
+
+
 def _is_large(people: Gallery, bootstrap: int) -> bool:
     return len(people.codes) > _LARGE_IMAGES or people.n_identities**2 * bootstrap > _LARGE_WEIGHING
 
@@ -159,7 +174,8 @@ def _from_scale(people: Gallery, found: AtScale, **common: Any) -> Separability:
         closest_pairs=_closest(people, found.closest),
         outliers=_outliers(people, moments.genuine, moments.codes, moments.identity_sums), bootstrap=0,
         interval_method="jackknife over identities" if found.intervals else None,
-        precision="int8" if found.score_error else "float32", score_error=found.score_error, **common)
+        precision="int8" if found.score_error else "float32", score_error=found.score_error, nearest=found.nearest,
+        **common)
 
 
 def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) -> Plan:

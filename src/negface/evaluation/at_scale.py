@@ -16,10 +16,11 @@ from . import operating_points as points
 from .inputs import Gallery
 from .int8_scores import Int8Gallery, to_int8
 from .moments import Moments, pair_moments
-from .scoring import HISTOGRAM_BINS, LATTICE, sample_impostors
+from .scoring import HISTOGRAM_BINS, LATTICE
 from .tails import ERROR_UNITS, FINE, MapBlocks, TailPlan, Tails, TailWork, count_tails, over_threads
 
-_SAMPLE = 1 << 22
+# Impostor pairs looked at beforehand: of so many one, at least, at most; of those, how many say where the marks are.
+_SAMPLED_OF, _LEAST_SAMPLE, _SAMPLE, _MARKING = 256, 1 << 15, 1 << 22, 1 << 16
 # Keeps what a unit of work hands back small; a wider guess is cut, and a second pass looks where it has to.
 _WIDEST_SPAN = 512
 # Of all pairs, the share that int8 may ask to have scored again around one operating point, and how many always may.
@@ -32,7 +33,8 @@ _CURVE_POINTS = 256
 @dataclass(frozen=True)
 class AtScale:
     """What a blocked pass finds; fields as in ``Separability``. ``score_error``: with int8, by how much scores and
-    rates may be off (``None`` with float32). ``closest``: (cosine, image, image), the caller's indices."""
+    rates may be off (``None`` with float32). ``closest``: (cosine, image, image), the caller's indices;
+    ``nearest``: cosine float32 ``[n]`` and row int64 ``[n]`` of the nearest training image, in the caller's order."""
 
     values: dict[str, float]
     thresholds: dict[str, float]
@@ -42,14 +44,16 @@ class AtScale:
     closest: list[tuple[float, int, int]]
     moments: Moments
     score_error: dict[str, float] | None
+    nearest: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def measure_at_scale(people: Gallery, *, intervals: bool = True, seed: int = 0, threads: int = 1, int8: bool = False,
-                     device: str = "cpu", block: int = 4096, map_blocks: MapBlocks | None = None) -> AtScale:
+                     device: str = "cpu", block: int = 4096, map_blocks: MapBlocks | None = None,
+                     training: Gallery | None = None) -> AtScale:
     """All pairs of ``people``, moments and operating points; constant memory besides the embeddings.
 
     ``map_blocks`` spreads the pass over whatever it likes (default: ``threads`` of this process); ``block``: images in
-    a unit of work. Neither changes a number.
+    a unit of work. Neither changes a number. ``training``: find its nearest row to every image in the same pass.
     """
     moments = pair_moments(people, without_each=intervals, threads=threads)
     genuine = np.sort(moments.genuine)
@@ -57,11 +61,12 @@ def measure_at_scale(people: Gallery, *, intervals: bool = True, seed: int = 0, 
     slack = _slack_cells(quantised)
     if quantised is not None:
         quantised = replace(quantised, slack=slack / LATTICE)
-    work = TailWork(people, _plan(people, genuine, seed, slack, intervals), quantised, device, None, block)
+    work = TailWork(people, _plan(people, genuine, seed, slack, intervals), quantised, device, None, block, training,
+                    to_int8(training, seed=seed, device=device) if int8 and training is not None else None)
     spread = map_blocks or over_threads(threads)
     tails = count_tails(work, spread)
     counts = _counts(tails, work.plan, genuine, slack)
-    exact, last = replace(work, plan=replace(work.plan, marks=(), n_closest=0)), tails
+    exact, last = replace(work, plan=replace(work.plan, marks=(), n_closest=0), training=None), tails
     while missing := _missing(counts, exact.plan, slack):
         # The sample looked in the wrong place; now the cells are known, within the slack of int8.
         exact = replace(exact, plan=replace(exact.plan, **_spans_over(missing, counts, slack)))
@@ -72,7 +77,14 @@ def measure_at_scale(people: Gallery, *, intervals: bool = True, seed: int = 0, 
     closest = sorted(tails.closest.values(), key=lambda item: (-item[0], item[1], item[2]))[: work.plan.n_closest]
     return AtScale(values, thresholds, found, _histogram(counts), _det(counts),
                    [(score, int(people.order[i]), int(people.order[j])) for score, i, j in closest], moments,
-                   _score_error(quantised, last, exact.plan, counts) if quantised is not None else None)
+                   _score_error(quantised, last, exact.plan, counts) if quantised is not None else None,
+                   _nearest(people, tails) if training is not None else None)
+
+
+def _nearest(people: Gallery, tails: Tails) -> tuple[np.ndarray, np.ndarray]:
+    found = np.empty_like(tails.nearest), np.empty_like(tails.nearest_row)
+    found[0][people.order], found[1][people.order] = tails.nearest, tails.nearest_row
+    return found
 
 
 def _slack_cells(quantised: Int8Gallery | None) -> int:
@@ -80,22 +92,24 @@ def _slack_cells(quantised: Int8Gallery | None) -> int:
 
 
 def _plan(people: Gallery, genuine: np.ndarray, seed: int, slack: int, intervals: bool) -> TailPlan:
-    sample, first, second = sample_impostors(people, min(_SAMPLE, max(people.n_impostor // 16, 1 << 15)), seed)
-    if not len(sample):
-        sample, first, second = np.zeros(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    ascending = np.sort(sample)
-    guess = points.Counts(np.zeros(0), np.array([len(sample)]), ascending, genuine)
+    count = min(_SAMPLE, max(people.n_impostor // _SAMPLED_OF, _LEAST_SAMPLE))
+    sample = lookout.sample_tiles(people, count, seed)
+    if not len(sample.scores):
+        sample = lookout.Sample(np.zeros(1, np.float32), *np.zeros((3, 1), np.int64))
+    ascending = np.sort(sample.scores)
+    thinned = ascending[:: -(-len(ascending) // _MARKING)]
+    guess = points.Counts(np.zeros(0), np.array([len(thinned)]), thinned, genuine)
     marks = [points.equal_error(guess)[1], *(points.miss_at_fmr(guess, divisor)[1]
                                              for divisor in points.FMR_BOUNDS.values())]
     spans = []
-    for low, high in lookout.spans(ascending, genuine):
+    for low, high in lookout.spans(ascending, genuine, sample.widen):
         start = max(math.floor(low * LATTICE), -LATTICE)
         spans.append((start, min(max(math.floor(high * LATTICE), start) + 1, start + _WIDEST_SPAN)))
     cells = np.bincount(np.clip(np.floor(ascending * LATTICE).astype(int), -LATTICE - 1, LATTICE) + LATTICE + 1,
                         minlength=2 * LATTICE + 2)
     stride = 1 if len(people.codes) <= _MARK_ALL_IMAGES else _MARK_STRIDE
-    return TailPlan(**_apart(spans, cells * (people.n_impostor / len(sample)), slack), mark_stride=stride,
-                    floor=lookout.floor(people, sample, first, second),
+    return TailPlan(**_apart(spans, cells * (people.n_impostor / len(ascending)), slack), mark_stride=stride,
+                    floor=lookout.floor(people, sample.scores, sample.first, sample.second),
                     marks=tuple(float(np.clip(mark, -1, 1)) for mark in marks) if intervals else ())
 
 

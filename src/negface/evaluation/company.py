@@ -18,8 +18,9 @@ from negface.perception import Embeddings
 
 from ._adherence import adherence
 from ._diversity import feature_diversity, pose_diversity
-from ._leakage import leakage
+from ._leakage import check_one_recogniser, leakage
 from ._separability import separability
+from .tails import MapBlocks
 
 NOT_MEASURED = {
     "adherence": ("adherence", "adherence_low", "adherence_high", "adherence_rank1"),
@@ -34,7 +35,7 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
             pose: Any = None, pose_model: str = "not named", features: Embeddings | None = None,
             training: Embeddings | None = None, calibration: Embeddings | None = None, conditioner: Any = None,
             bootstrap: int = 1000, seed: int = 0, threads: int | None = None, force: bool = False,
-            precision: str = "float32") -> dict[str, Any]:
+            precision: str = "float32", map_blocks: MapBlocks | None = None) -> dict[str, Any]:
     """Measure all that the inputs allow; plain data with ``_low``/``_high`` beside every measure.
 
     Args:
@@ -46,13 +47,17 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
         training, calibration: training people and real people for the threshold, by the judge: leakage.
         conditioner: name and hash or hash, where ``contexts`` does not say.
         precision: of the scores, ``float32`` or ``int8`` (docs/scoring.md).
+        map_blocks: spreads the pass over all pairs (``tails``); asks for the way of large sets.
 
     ``diversity`` is ``genuine_std``, the spread under the judge. Errors: as of the single measures.
     """
     conditioner = conditioner or (contexts.conditioner if contexts else None) or _recogniser(conditioned)
     shared: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
-    out = separability(judged.embeddings, judged.labels, threads=threads, precision=precision,
-                       judge=_recogniser(judged), conditioner=conditioner, force=force, **shared).to_dict()
+    check_one_recogniser(_recogniser(judged), _recogniser(training))
+    found = separability(judged.embeddings, judged.labels, threads=threads, precision=precision,
+                         judge=_recogniser(judged), conditioner=conditioner, force=force, map_blocks=map_blocks,
+                         training=training.embeddings if training is not None else None, **shared)
+    out = found.to_dict()
     out |= {f"diversity{end}": out[f"genuine_std{end}"] for end in ("", "_low", "_high")}
     out |= {key: None for keys in NOT_MEASURED.values() for key in keys}
     out["diversity_is"] = "genuine_std"
@@ -67,7 +72,7 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
         named = (_recogniser(features) or {}).get("name", "not named")
         out |= feature_diversity(features.embeddings, features.labels, feature_network=named, **shared).to_dict()
     if training is not None:
-        out |= leakage_of(judged, training, calibration, **shared)
+        out |= leakage_of(judged, training, calibration, nearest=found.nearest, **shared)
     _name(out["closest_pairs"], {"a": judged.images, "b": judged.images},
           {"a_identity": judged.identities, "b_identity": judged.identities})
     for people in out["outliers"].values():
@@ -76,12 +81,13 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
 
 
 def leakage_of(judged: Embeddings, training: Embeddings, calibration: Embeddings | None = None, *,
-               bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+               bootstrap: int = 1000, seed: int = 0,
+               nearest: tuple[np.ndarray, np.ndarray] | None = None) -> dict[str, Any]:
     """``leakage`` of files of embeddings, pictures and people of the closest pairs by name; plain data."""
     out = leakage(judged.embeddings, judged.labels, training.embeddings, training.labels,
                   calibration=(calibration.embeddings, calibration.labels) if calibration else None,
                   embedded_by=_recogniser(judged), training_embedded_by=_recogniser(training), bootstrap=bootstrap,
-                  seed=seed).to_dict()
+                  seed=seed, nearest=nearest).to_dict()
     _name(out["leakage_closest"], {"image": judged.images, "training_image": training.images},
           {"identity": judged.identities, "training_identity": training.identities})
     return out

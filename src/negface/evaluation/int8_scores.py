@@ -7,13 +7,16 @@ since residuals point anywhere. Pairs within ``slack`` of a span are scored agai
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 
 from .inputs import Gallery
-from .scoring import Tiles, sample_impostors
+from .lookout import sample_tiles
+from .scoring import Tiles
 
 SLACK_DEVIATIONS = 6.0
 _BLOCK = 4096
@@ -31,24 +34,34 @@ class Int8Gallery:
     deviation: float
     slack: float
 
-    def scores(self, tiles: Tiles, strip: int, column: int) -> torch.Tensor:
-        """One tile of approximate cosines, float32, in the shape of ``tiles``."""
-        row = strip * tiles.rows
-        product = torch._int_mm(tiles.padded(self.codes, row, tiles.rows),
-                                tiles.padded(self.codes, column, tiles.width).T)
-        product = product[: tiles.n - row, : tiles.n - column].float()
-        of_rows, of_columns = self.scales[row : row + tiles.rows], self.scales[column : column + tiles.width]
-        return product.mul_(of_columns[None]).mul_(of_rows[:, None])
+    def block(self, tiles: Tiles, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes int8 ``[size, d]`` and scales ``[size, 1]`` of rows from ``start``, zeros beyond the end."""
+        return tiles.padded(self.codes, start, size), tiles.padded(self.scales[:, None], start, size)
 
-    @staticmethod
-    def rescored(matrix: torch.Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Float32 cosines of pairs of rows."""
-        out = np.empty(len(first), np.float32)
-        for at in range(0, len(first), _PAIRS):
-            one, other = (torch.from_numpy(rows[at : at + _PAIRS]).to(matrix.device) for rows in (first, second))
-            products = matrix.index_select(0, one).mul_(matrix.index_select(0, other))
-            out[at : at + _PAIRS] = products.sum(dim=1).cpu().numpy()
-        return out
+
+def int8_product(rows: tuple[torch.Tensor, torch.Tensor], columns: tuple[torch.Tensor, torch.Tensor],
+                 whole: torch.Tensor, out: torch.Tensor) -> None:
+    """Approximate cosines, in [-1, 1], of two blocks (codes, scales) into ``out`` float32; ``whole`` int32 is used on
+    the way."""
+    torch._int_mm(rows[0], columns[0].T, out=whole)
+    out.copy_(whole).mul_(columns[1].T).mul_(rows[1]).clamp_(-1, 1)
+
+
+def rescored(rows: torch.Tensor, columns: torch.Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Some entries of ``rows @ columns.T``, float32: in rows ``first``, ascending, and columns ``second``, int64."""
+    starts = torch.from_numpy(np.searchsorted(first, np.arange(len(rows) + 1)))
+    _hush()
+    wanted = torch.sparse_csr_tensor(starts, torch.from_numpy(second), torch.zeros(len(first)),
+                                     (len(rows), len(columns)), device=rows.device, check_invariants=False)
+    return torch.sparse.sampled_addmm(wanted, rows, columns.T, beta=0.0).values().cpu().numpy()
+
+
+@cache
+def _hush() -> None:
+    """Have torch say, once a process and to nobody, that its sparse tensors are beta; what is used here is tested."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR", UserWarning)
+        torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.zeros(1), (1, 1), check_invariants=False)
 
 
 def to_int8(people: Gallery, *, seed: int, device: str = "cpu", sample: int = 1 << 16) -> Int8Gallery:
@@ -62,8 +75,8 @@ def to_int8(people: Gallery, *, seed: int, device: str = "cpu", sample: int = 1 
         codes[at : at + _BLOCK], scales[at : at + _BLOCK] = rounded.to(torch.int8), scale
         residuals[at : at + _BLOCK] = (rows - rounded.mul_(scale[:, None])).norm(dim=1).numpy()
     longest = float(np.sort(residuals)[-2:].sum()) if n > 1 else 2 * float(residuals.max())
-    exact, first, second = sample_impostors(people, sample, seed)
-    one, other = torch.from_numpy(first), torch.from_numpy(second)
+    seen = sample_tiles(people, sample, seed)
+    exact, one, other = seen.scores, torch.from_numpy(seen.first), torch.from_numpy(seen.second)
     off = np.empty(len(exact))
     for at in range(0, len(exact), _PAIRS):
         pair = slice(at, at + _PAIRS)

@@ -22,7 +22,6 @@ from negface.foundation.progress import Progress
 from .inputs import Gallery
 
 ROWS, COLUMNS = 256, 1024
-TILE_SHAPES = {"cpu": (ROWS, COLUMNS), "cuda": (4096, 16384)}
 LATTICE = 1 << 15
 HISTOGRAM_BINS = 256
 _COARSE = 2 * LATTICE // HISTOGRAM_BINS
@@ -101,12 +100,12 @@ def one_thread_each() -> Iterator[None]:
 class Tiles:
     """Cosines of a gallery in tiles of the upper triangle, always multiplied in the full shape, padded at the edges.
 
-    ``shape``: rows and columns of a tile; the device's own (``TILE_SHAPES``) unless given.
+    ``shape``: rows and columns of a tile.
     """
 
-    def __init__(self, people: Gallery, device: str = "cpu", shape: tuple[int, int] | None = None):
+    def __init__(self, people: Gallery, device: str = "cpu", shape: tuple[int, int] = (ROWS, COLUMNS)):
         self.n, self.codes = len(people.codes), people.codes
-        self.rows, self.width = shape or TILE_SHAPES[torch.device(device).type]
+        self.rows, self.width = shape
         self.matrix = torch.from_numpy(people.embeddings).to(device)
 
     @property
@@ -117,15 +116,26 @@ class Tiles:
         """First columns of the tiles that a strip of rows needs."""
         return range(strip * self.rows // self.width * self.width, self.n, self.width)
 
+    def has_impostors(self, strip: int, column: int) -> bool:
+        """Whether a tile holds a pair of different people (codes ascend)."""
+        return bool(self.column_codes(column)[-1] > self.row_codes(strip)[0])
+
     def padded(self, matrix: torch.Tensor, start: int, size: int) -> torch.Tensor:
         """``size`` rows of a matrix from ``start``, zeros beyond its end."""
         part = matrix[start : start + size]
         return part if len(part) == size else torch.nn.functional.pad(part, (0, 0, 0, size - len(part)))
 
+    def row_block(self, strip: int) -> torch.Tensor:
+        """Embeddings of a strip, float32 ``[rows, d]``."""
+        return self.padded(self.matrix, strip * self.rows, self.rows)
+
+    def column_block(self, column: int) -> torch.Tensor:
+        """Embeddings of a tile's columns, float32 ``[width, d]``."""
+        return self.padded(self.matrix, column, self.width)
+
     def scores(self, strip: int, column: int) -> torch.Tensor:
         """One tile, cut to what is not padding; float32."""
-        rows = self.padded(self.matrix, strip * self.rows, self.rows)
-        tile = torch.mm(rows, self.padded(self.matrix, column, self.width).T)
+        tile = torch.mm(self.row_block(strip), self.column_block(column).T)
         return tile[: self.n - strip * self.rows, : self.n - column]
 
     def row_codes(self, strip: int) -> np.ndarray:

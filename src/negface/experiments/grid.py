@@ -148,14 +148,19 @@ class ExperimentRecipe(Section):
         return tuple(dict.fromkeys(value))
 
     def settings(self) -> list[Setting]:
-        """All cells once, in the order of the blocks, students first; then floor and ceiling for every seed."""
+        """All cells once: the first block's students, floor and ceiling for every seed, then block after block.
+
+        Students come first, so that a run that is stopped holds what they are compared with.
+        """
         found: dict[Setting, bool] = {}
         for block in self.grid:
             for item in block.settings(self.sampling.scheduler):
                 key = replace(item, student=False)
                 found[key] = found.get(key, False) or (item.student and self.student is not None)
         cells = sorted((replace(key, student=student) for key, student in found.items()), key=lambda c: not c.student)
-        return [*cells, *self._references(cells)]
+        opening = {replace(item, student=True) for item in self.grid[0].settings(self.sampling.scheduler)}
+        first = sum(cell in opening for cell in cells)
+        return [*cells[:first], *self._references(cells), *cells[first:]]
 
     def _references(self, cells: list[Setting]) -> list[Setting]:
         first = cells[0]

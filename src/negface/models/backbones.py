@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from negface.foundation.errors import InputError
 
+from .processor_gradients import PReLU
+
 WIDTHS = (64, 128, 256, 512)
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 NORM_EPS = 1e-5
@@ -33,7 +35,7 @@ class _Block(nn.Module):
         self.bn1 = _norm(channels_in)
         self.conv1 = _conv3(channels_in, channels_out)
         self.bn2 = _norm(channels_out)
-        self.prelu = nn.PReLU(channels_out)
+        self.prelu = PReLU(channels_out)
         self.conv2 = _conv3(channels_out, channels_out, stride)
         self.bn3 = _norm(channels_out)
         self.downsample = None
@@ -84,7 +86,7 @@ class IResNet(nn.Module):
         self.image_size, self.n_stages = image_size, len(widths)
         self.conv1 = _conv3(3, widths[0], stem_stride)
         self.bn1 = _norm(widths[0])
-        self.prelu = nn.PReLU(widths[0])
+        self.prelu = PReLU(widths[0])
         for number, (before, width, count) in enumerate(zip((widths[0], *widths), widths, blocks), 1):
             self.add_module(f"layer{number}", _stage(before, width, count))
         self.bn2 = _norm(widths[-1])

@@ -11,16 +11,19 @@ from torch import Tensor, nn
 
 from negface.foundation.errors import InputError
 
+from .processor_gradients import PReLU, StridedDepthwise
+
 PUBLISHED = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 """Expansion, channels, repetitions, stride of the bottlenecks (table 1)."""
 SMALLEST = ((1, 16, 1, 2), (2, 16, 1, 2))
 
 
 def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels_in, channels_out, size, stride, size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(channels_out),
-    ]
+    if groups > 1 and stride > 1:
+        conv: nn.Conv2d = StridedDepthwise(channels_out, size, stride)
+    else:
+        conv = nn.Conv2d(channels_in, channels_out, size, stride, size // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(channels_out)]
 
 
 class _Bottleneck(nn.Module):
@@ -29,9 +32,9 @@ class _Bottleneck(nn.Module):
         hidden = expansion * channels_in
         self.layers = nn.Sequential(
             *_conv(channels_in, hidden, 1),
-            nn.PReLU(hidden),
+            PReLU(hidden),
             *_conv(hidden, hidden, 3, stride, hidden),
-            nn.PReLU(hidden),
+            PReLU(hidden),
             *_conv(hidden, channels_out, 1),
         )
         self.residual = stride == 1 and channels_in == channels_out
@@ -73,13 +76,13 @@ class MobileFaceNet(nn.Module):
             return max(8, round(channels * width / 8) * 8)
 
         channels = scaled(bottlenecks[0][1])
-        layers = [*_conv(3, channels, 3, 2), nn.PReLU(channels)]
-        layers += [*_conv(channels, channels, 3, 1, channels), nn.PReLU(channels)]
+        layers = [*_conv(3, channels, 3, 2), PReLU(channels)]
+        layers += [*_conv(channels, channels, 3, 1, channels), PReLU(channels)]
         for expansion, wide, repetitions, step in bottlenecks:
             for place in range(repetitions):
                 layers.append(_Bottleneck(channels, scaled(wide), step if place == 0 else 1, expansion))
                 channels = scaled(wide)
-        layers += [*_conv(channels, last, 1), nn.PReLU(last)]
+        layers += [*_conv(channels, last, 1), PReLU(last)]
         self.body = nn.Sequential(*layers)
         self.whole = nn.Sequential(
             nn.Conv2d(last, last, image_size // stride, groups=last, bias=False), nn.BatchNorm2d(last)

@@ -214,10 +214,10 @@ def make(name: str, weight: float | None = None) -> Guidance:
 
 def from_dict(description: Mapping[str, Any]) -> Guidance:
     """The rule of a ``to_dict`` description; ``InputError`` if it is not one."""
-    if description.get("num_train_timesteps", T) != T:
-        raise InputError(f"written for another number of timesteps than {T}", where="guidance")
     try:
+        if description.get("num_train_timesteps", T) != T:
+            raise InputError(f"written for another number of timesteps than {T}", where="guidance")
         return Guidance(tuple(Term(**term) for term in description["terms"]), description.get("reuse", 1))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"not a guidance description ({error})", where="guidance",
                          fix="use Guidance.to_dict()") from error

@@ -13,6 +13,7 @@ import numpy as np
 from negface.foundation.errors import InputError, UnknownNameError
 
 DEFAULT_STEPS = 20
+MOST_TIMESTEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,11 @@ class NoiseSchedule:
     beta_end: float = 0.02
 
     def __post_init__(self) -> None:
-        if not (self.num_train_timesteps >= 1 and 0 < self.beta_start <= self.beta_end < 1):
-            raise InputError("needs at least one timestep and 0 < beta_start <= beta_end < 1", where=repr(self))
+        steps = self.num_train_timesteps
+        counted = isinstance(steps, int) and 1 <= steps <= MOST_TIMESTEPS
+        if not (counted and 0 < self.beta_start <= self.beta_end < 1):
+            raise InputError(f"needs 1 to {MOST_TIMESTEPS:,} timesteps and 0 < beta_start <= beta_end < 1",
+                             where=repr(self))
 
     @property
     def alpha_bars(self) -> np.ndarray:
@@ -77,8 +81,8 @@ def spaced_timesteps(total: int, steps: int, spacing: str = "trailing") -> tuple
     Raises:
         InputError: a number of steps the spacing cannot give. UnknownNameError: no such spacing.
     """
-    if spacing not in SPACINGS:
-        raise UnknownNameError("timestep spacing", spacing, SPACINGS)
+    if not isinstance(spacing, str) or spacing not in SPACINGS:
+        raise UnknownNameError("timestep spacing", str(spacing), SPACINGS)
     most = total - 1 if spacing == "linspace" else total
     if isinstance(steps, bool) or steps != int(steps) or not 1 <= steps <= most:
         raise InputError(f"must be a whole number from 1 to {most}, not {steps}", where="num_inference_steps")

@@ -224,14 +224,15 @@ def make(name: str, **options: Any) -> Scheduler:
 
 def from_dict(description: Mapping[str, Any]) -> Scheduler:
     """The scheduler of a ``to_dict`` description; settings left out take their defaults."""
-    options = dict(description)
-    build = registry.load("scheduler", options.pop("name", "?"))
     try:
-        if isinstance(options.get("schedule"), Mapping):
-            options["schedule"] = NoiseSchedule(**options["schedule"])
-        return build(**options)
-    except TypeError as error:
-        raise InputError(f"unknown or missing setting ({error})", where=f"scheduler {build.name}") from error
+        options = dict(description)
+        schedule = options.get("schedule", {})
+        if not isinstance(schedule, NoiseSchedule):
+            options["schedule"] = NoiseSchedule(**schedule)
+        name = options.pop("name", "?")
+        return registry.load("scheduler", name)(**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"unknown or missing setting ({error})", where="scheduler") from error
 
 
 def _betas(schedule: NoiseSchedule) -> dict[str, Any]:

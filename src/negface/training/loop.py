@@ -256,7 +256,10 @@ def _resume(task: Task, out: Path, key: str) -> tuple[int, float]:
     if not (folder / "state.json").exists():
         raise FormatError("checkpoint has no state.json", where=folder, fix="remove the folder to start anew")
     state = read_json(folder / "state.json")
-    if state.get("identity") != key:
+    if not isinstance(state, dict) or not {"identity", "step", "seconds"} <= set(state):
+        raise FormatError("is no state of a training", where=folder / "state.json",
+                          fix="remove the checkpoint folder to start anew")
+    if state["identity"] != key:
         raise MismatchError(
             "holds a checkpoint of another recipe or other data",
             where=out,
@@ -267,11 +270,11 @@ def _resume(task: Task, out: Path, key: str) -> tuple[int, float]:
             module.load_state_dict(load_file(folder / f"{name}.safetensors"))
         for name, optimizer in task.optimizers().items():
             _load_optimizer(optimizer, load_file(folder / f"{name}.optimizer.safetensors"))
-    except (SafetensorError, RuntimeError, OSError, KeyError) as error:
+        return int(state["step"]), float(state["seconds"])
+    except (SafetensorError, RuntimeError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise FormatError(
             f"checkpoint cannot be read ({error})", where=folder, fix="remove the checkpoint folder to start anew"
         ) from error
-    return int(state["step"]), float(state["seconds"])
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

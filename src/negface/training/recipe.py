@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tomllib
 from pathlib import Path
@@ -279,7 +280,7 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
     path = existing_file(Path(path), "recipe")
     try:
         return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # faults of TOML and of its text are ValueErrors
         raise FormatError(f"not valid TOML ({error})", where=path) from error
 
 
@@ -291,8 +292,14 @@ def load_recipe(model: type[R], path: str | os.PathLike) -> R:
 def _keys_beside(model: type[BaseModel], location: tuple) -> list[str]:
     current: Any = model
     for part in location[:-1]:
-        annotation = current.model_fields[part].annotation
-        options = [option for option in getattr(annotation, "__args__", (annotation,)) if isinstance(option, type)]
-        current = next(option for option in options if issubclass(option, BaseModel))
+        if isinstance(part, str):  # a number is a place in a list of sections
+            current = _section_in(current.model_fields[part].annotation)
     prefix = ".".join(str(part) for part in location[:-1])
     return [f"{prefix}.{name}" if prefix else name for name in current.model_fields]
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, be it alone, optional or in a list."""
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, getattr(annotation, "__args__", ()))), None)

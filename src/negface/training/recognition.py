@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,21 +54,40 @@ AHEAD = 3
 
 
 class RecognitionLoss(nn.Module):
-    """Backbone and head; a module of its own so that distributed wrappers see one forward pass."""
+    """Backbone and head; a module of its own so that distributed wrappers see one forward pass.
 
-    def __init__(self, backbone: nn.Module, head: nn.Module):
+    ``accelerator``: the processes that share a batch, for a head that compares its pictures with each other.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, accelerator: Accelerator):
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head, self.accelerator = backbone, head, accelerator
 
     def forward(self, images: Tensor, labels: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Normalised images ``[n, 3, S, S]``, labels int64 ``[n]``, standard normal numbers ``[n]`` to the ``loss``
         and, of heads with classes, ``right``: the share of pictures told right in spite of the margin."""
         embeddings = self.backbone(images).float()
         if not isinstance(self.head, MarginHead):
-            return {"loss": self.head.loss(embeddings, labels, noise)}
+            return {"loss": whole_batch_loss(self.head, embeddings, labels, self.accelerator)}
         logits = self.head(embeddings, labels, noise)
         right = (logits.detach().argmax(1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "right": right}
+
+
+def whole_batch_loss(head: nn.Module, embeddings: Tensor, labels: Tensor, accelerator: Accelerator) -> Tensor:
+    """The loss of the batch of all processes, a scalar, the same in each.
+
+    A process has the graph of its own ``embeddings`` ``[n, d]`` only; the others' are numbers to it. Its gradient is
+    made ``num_processes`` times as large, because the mean over processes comes after it: that mean is then the
+    gradient that one process with the whole batch would find.
+    """
+    processes, mine = accelerator.num_processes, accelerator.process_index
+    if processes == 1:
+        return head.loss(embeddings, labels)
+    shares = list(accelerator.gather(embeddings.detach()).chunk(processes))
+    shares[mine] = embeddings
+    loss = head.loss(torch.cat(shares), accelerator.gather(labels))
+    return processes * loss - (processes - 1) * loss.detach()
 
 
 class RecognitionTask:
@@ -107,7 +127,7 @@ class RecognitionTask:
         if recipe.head.sample_rate < 1:
             options = {"momentum": recipe.momentum, "weight_decay": train.weight_decay}
             self.sampled = SampledHead(self.head, recipe.head.sample_rate, **options)
-        objective = self.backbone if self.sampled else RecognitionLoss(self.backbone, self.head)
+        objective = self.backbone if self.sampled else RecognitionLoss(self.backbone, self.head, accelerator)
         self.prepared, self.optimizer = accelerator.prepare(objective, self._make_optimizer(objective))
         self.average = WeightAverage(self.backbone, train.ema) if train.ema else None
 
@@ -289,15 +309,15 @@ def train_recognition(
             validate=(lambda: accuracy(task.present, declaration, pairs, device)) if pairs else None)
         result = run(task, train, out, accelerator, identity=identity, say=say, course=course,
                      order=_order(recipe, pictures))
-    best = float(task.standing.best)
-    result |= {"n_images": len(pictures), "n_identities": len(pictures.names), "n_broken": len(pictures.broken),
+    best, broken = float(task.standing.best), dict(gather_object(list(pictures.broken.items())))
+    result |= {"n_images": len(pictures), "n_identities": len(pictures.names), "n_broken": len(broken),
                "images_per_second": round(result["steps"] * train.batch / max(result["seconds"], 0.1), 1),
                "validation": best if best >= 0 else None, "onnx_difference": None}
     if accelerator.is_main_process:
         if onnx:
             result["onnx_difference"] = export_onnx(task.chosen(), declaration, out / "model" / ONNX_NAME)
         write_json(out / "training.json", {**result, "made_from": identity, "identities": list(pictures.names),
-                                           "broken": list(pictures.broken.values())})
+                                           "broken": list(broken.values())})
     accelerator.wait_for_everyone()
     return result
 

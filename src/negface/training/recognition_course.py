@@ -95,7 +95,7 @@ class RecognitionCourse:
 
     def after(self, done: int, losses: dict[str, float]) -> None:
         if done % self.train.log_every == 0:
-            self.note(done, losses)
+            self.note(done, {**losses, "learning_rate": self.rate(done - 1)})
         if self.validate is None or (done % self.every and done != self.train.steps):
             return
         score = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
