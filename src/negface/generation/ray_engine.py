@@ -75,8 +75,9 @@ def connect(ray: Any, address: str | None, *, cpus: int) -> None:
     """Join the cluster at ``address``, or start one of ``cpus`` on this machine; ``InputError`` where neither works."""
     if address not in (None, "auto"):
         check_address(full_address(address))
-    quiet = {"include_dashboard": False, "num_cpus": cpus, "object_store_memory": _LOCAL_STORE} if address is None \
-        else {"address": full_address(address)}
+    quiet = {"address": full_address(address)} if address is not None else {
+        "address": "local",  # one of its own, also where another is running
+        "include_dashboard": False, "num_cpus": cpus, "object_store_memory": _LOCAL_STORE}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours calls nobody
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **quiet)
