@@ -135,6 +135,13 @@ def test_frontier_command_writes_table_page_and_forecast(studio, world, tmp_path
     assert negface(*options[:-1], "nothing*")[0] == 2
 
 
+def test_several_patterns_choose_settings_in_the_grids_order():
+    grid = frontier.settings()
+    assert [item.name for item in sampled_sets.only(grid, ["ddpm-*", "unipc-8"])] == ["unipc-8", "ddpm-1000"]
+    with pytest.raises(InputError, match="'nothing' fits none"):
+        sampled_sets.only(grid, ["ddpm-*", "nothing"])
+
+
 def test_student_is_a_row_at_its_own_steps_with_one_prediction_each(studio, tmp_path):
     _, place = studio()
     unet = IDiffUNet(in_channels=2, sample_size=8, initial_channels=32, channel_multipliers=(1, 1),

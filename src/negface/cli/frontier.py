@@ -26,7 +26,8 @@ def frontier(
         "--conditioner", help="Recogniser that made the contexts (default: shipped).")] = None,
     judge: Annotated[Path | None, typer.Option("--judge", help="Recogniser that measures (default: shipped).")] = None,
     student: Annotated[Path | None, typer.Option("--student", help="Also a distilled model, as a row.")] = None,
-    only: Annotated[str, typer.Option("--only", help="Only settings of this name, * allowed: dpmpp-*.")] = "*",
+    only: Annotated[list[str] | None, typer.Option(
+        "--only", help="Only settings of this name, * allowed: dpmpp-* (repeatable; default: all).")] = None,
     identities: Annotated[int, typer.Option("--identities", min=2, help="People of a seed.")] = 16,
     images: Annotated[int, typer.Option("--images", min=2, help="Pictures of a person.")] = 20,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds (DDPM-1000 and DDIM-200: the first).")] = 3,
@@ -56,7 +57,7 @@ def frontier(
                          say=lambda text: typer.echo(text, err=True), identities=identities, images=images, dtype=dtype,
                          workers=workers)
     more = [] if student is None else [curve.student(student, weight, tuple(range(seeds)))]
-    grid = chosen_by([*curve.settings(weight, tuple(range(seeds))), *more], only)
+    grid = chosen_by([*curve.settings(weight, tuple(range(seeds))), *more], only or ["*"])
     if plan:
         result = forecast(studio, grid)
         emit(result, json=json, text=result["text"])

@@ -199,11 +199,11 @@ def facts(studio: Studio) -> dict[str, Any]:
             "versions": plan.versions}
 
 
-def only(settings: Sequence[Setting], pattern: str) -> list[Setting]:
-    """The settings whose name fits a shell pattern; ``InputError`` if none does."""
+def only(settings: Sequence[Setting], patterns: Sequence[str]) -> list[Setting]:
+    """The settings whose name fits a shell pattern, in their order; ``InputError`` names a pattern that fits none."""
     from fnmatch import fnmatch
 
-    found = [item for item in settings if fnmatch(item.name, pattern)]
-    if not found:
-        raise InputError(f"{pattern!r} fits none of {', '.join(item.name for item in settings)}", where="--only")
-    return found
+    for pattern in patterns:
+        if not any(fnmatch(item.name, pattern) for item in settings):
+            raise InputError(f"{pattern!r} fits none of {', '.join(item.name for item in settings)}", where="--only")
+    return [item for item in settings if any(fnmatch(item.name, pattern) for pattern in patterns)]
