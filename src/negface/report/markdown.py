@@ -41,7 +41,7 @@ def markdown(results: str | os.PathLike, out: str | os.PathLike) -> dict[str, An
     plots = []
     for plot in lead["plots"] if lead else ():
         place = out.with_name(f"{out.stem}-{plot['y'].replace('_', '-')}-{plot['x']}.svg")
-        write_bytes(place, _drawn(plot, rows))
+        write_bytes(place, _drawn(plot, data["cells"]))
         plots.append(place)
     write_text(out, _page(data, rows, [place.name for place in plots]) + _reading(out))
     return {"page": str(out), "plots": [str(place) for place in plots]}
@@ -96,16 +96,26 @@ def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *lines))
 
 
-def _drawn(plot: dict[str, Any], rows: Sequence[Row]) -> bytes:
-    """Settings of the first contexts: every strategy along w from the baseline, with intervals (SVG)."""
+def _comparable(cells: Sequence[dict[str, Any]], names: Sequence[str]) -> tuple[list[Row], list[Any]]:
+    """Settings of the first contexts that have these metrics, over the seeds they all have; and those seeds."""
+    seeds: dict[tuple, set] = {}
+    have = [cell for cell in cells if cell["contexts"] == cells[0]["contexts"] and cell["strategy"] not in REFERENCES
+            and None not in [cell["metrics"].get(name) for name in names]]
+    for cell in have:
+        seeds.setdefault((cell["strategy"], cell["weight"]), set()).add(cell["seed"])
+    common = set.intersection(*seeds.values()) if seeds else set()
+    return rows_of([cell for cell in have if cell["seed"] in common]), sorted(common, key=str)
+
+
+def _drawn(plot: dict[str, Any], cells: Sequence[dict[str, Any]]) -> bytes:
+    """Every strategy along w from the baseline, with intervals (SVG), over the seeds that all points share."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasSVG(figure)
     axis = figure.subplots()
-    have = [row for row in rows if row.contexts == rows[0].contexts and row.strategy not in REFERENCES
-            and None not in (row.metrics.get(plot["x"]), row.metrics.get(plot["y"]))]
+    have, seeds = _comparable(cells, (plot["x"], plot["y"]))
     plain = [row for row in have if row.strategy == BASELINE]
     for count, strategy in enumerate(dict.fromkeys(row.strategy for row in have)):
         line = [row for row in have if row.strategy == strategy]
@@ -120,6 +130,7 @@ def _drawn(plot: dict[str, Any], rows: Sequence[Row]) -> bytes:
     axis.set_ylabel(plot["labels"][1])
     if have:
         axis.legend(fontsize=8)
+        axis.set_title(f"seeds {', '.join(map(str, seeds))}; lines follow w from the baseline", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
