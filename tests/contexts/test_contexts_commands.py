@@ -55,6 +55,23 @@ def test_authentic_and_pca_and_two_stage_read_embeddings(negface, tmp_path, embe
     assert Selection.load(out).provenance["describes_real_people"]
 
 
+def test_authentic_contexts_of_one_part_of_the_people(negface, tmp_path, embeddings_file):
+    people, all_of_them, out = tmp_path / "people.csv", tmp_path / "all.safetensors", tmp_path / "part.safetensors"
+    people.write_text("person,split\n" + "".join(f"person{k},{'train' if k % 2 else 'test'}\n" for k in range(6)))
+    assert negface("contexts", "authentic", embeddings_file, "--out", all_of_them)[0] == 0
+    for split, rows in (("test", [0, 2, 4]), ("train", [1, 3, 5])):
+        assert negface("contexts", "authentic", embeddings_file, "--people", people, "--split", split, "--out",
+                       out)[0] == 0
+        whole, part = ContextBank.load(all_of_them), ContextBank.load(out)
+        assert part.ids == tuple(whole.ids[row] for row in rows)
+        assert np.array_equal(part.contexts, whole.contexts[rows])
+        out.unlink()
+    code, _, said = negface("contexts", "authentic", embeddings_file, "--people", people, "--split", "new",
+                            "--out", out)
+    assert code == 2
+    assert "must be test or train" in said
+
+
 def test_info_says_how_alike_the_identities_are(negface, tmp_path):
     bank = tmp_path / "bank.safetensors"
     sources.uniform(50, 32).save(bank)

@@ -48,6 +48,10 @@ def uniform(
 def authentic(
     embeddings: Annotated[Path, typer.Argument(help="Embeddings with labels (.npz or .safetensors).")],
     out: OutOption,
+    people: Annotated[Path | None, typer.Option(
+        "--people", metavar="CSV", help="Only the people of --split in this list (person,split).")] = None,
+    split: Annotated[str, typer.Option(
+        "--split", help="test: whom the generator never saw; train: whom it did.")] = "test",
     json: JsonOption = None,
 ) -> None:
     """One context a person: the normalised mean of the person's embeddings.
@@ -60,6 +64,13 @@ def authentic(
     from negface.perception.embeddings import read_embeddings
 
     found = read_embeddings(embeddings)
+    if people is not None:
+        from negface.experiments.eyes import of_people
+        from negface.experiments.people import read_split
+
+        if split not in ("test", "train"):
+            raise InputError(f"must be test or train, not {split!r}", where="--split")
+        found = of_people(found, getattr(read_split(people, found.identities), split))
     _write(sources.authentic(found.embeddings, found.labels, conditioner=found.recognizer,
                              names=found.identities or None, real_people=found.describes_real_people), out, json)
 
