@@ -7,9 +7,10 @@ import pytest
 from evaluation_twin import measures, pairs, people
 
 from negface.evaluation import separability
-from negface.evaluation.inputs import gallery
+from negface.evaluation.inputs import gallery, unit_rows
 from negface.evaluation.jackknife import deviation, interval
 from negface.evaluation.moments import pair_moments
+from negface.foundation.errors import InputError
 
 MOMENTS = ("genuine_mean", "genuine_std", "impostor_mean", "impostor_std", "fdr", "dprime")
 
@@ -96,3 +97,12 @@ def test_a_rate_stays_inside_its_range():
     assert 0 < low < 0.002 < high < 1
     assert interval("eer", 0.0, np.zeros(4)) == (0.0, 0.0)
     assert interval("fdr", float("nan"), without) == (None, None)
+
+
+def test_unit_rows_do_not_depend_on_the_threads_that_divide_them():
+    rows = np.random.default_rng(0).standard_normal((20_001, 37), dtype=np.float32)
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    assert np.array_equal(unit_rows(rows), (rows / lengths[:, None]).astype(np.float32))
+    rows[19_000] = np.nan
+    with pytest.raises(InputError, match="row 19000 holds NaN"):
+        unit_rows(rows)
