@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -24,6 +25,12 @@ def test_plan_survives_json_and_keeps_its_hash(planned):
     assert again.hash == plan.hash
     assert hash(again) == hash(plan)
     assert plan.differences(again) == []
+
+
+def test_plan_with_a_number_that_is_not_finite_is_refused(planned):
+    plan = planned()[0]
+    with pytest.raises(InputError, match="model holds a number that is not finite"):  # found by make fuzz
+        dataclasses.replace(plan, model={**plan.model, "scale": math.nan})
 
 
 @pytest.mark.parametrize(("option", "value", "field"), [

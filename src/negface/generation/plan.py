@@ -47,6 +47,14 @@ class Unit(NamedTuple):
         return range(self.first, self.first + self.count)
 
 
+def _as_json(value: Any, name: str) -> Any:
+    try:
+        return json.loads(canonical_json(value))
+    except ValueError as error:
+        raise InputError(f"{name} holds a number that is not finite", where="plan",
+                         fix="look for NaN or Infinity in the model's configuration") from error
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a dataset is made of and how.
@@ -106,8 +114,8 @@ class Plan:
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, dict):  # as JSON would give it back, so that a plan equals the one read from its file
-                object.__setattr__(self, item.name, json.loads(canonical_json(value)))
-        object.__setattr__(self, "filters", tuple(json.loads(canonical_json(list(self.filters)))))
+                object.__setattr__(self, item.name, _as_json(value, item.name))
+        object.__setattr__(self, "filters", tuple(_as_json(list(self.filters), "filters")))
         if self.layout != LAYOUT:
             raise FormatError(f"has layout {self.layout}, this version of negface writes {LAYOUT}", where="plan")
         if not self.identities:
