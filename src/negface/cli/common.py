@@ -8,6 +8,7 @@ from __future__ import annotations
 import json as json_module
 import math
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,13 @@ JsonOption = Annotated[
     typer.Option("--json", metavar="PATH", allow_dash=True, show_default=False,
                  help="Write the result as JSON to PATH ('-' for standard output)."),
 ]
+
+
+class Engine(StrEnum):
+    """Who works."""
+
+    local = "local"
+    ray = "ray"
 
 
 def plain(value: Any) -> Any:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from negface.cli.common import JsonOption, emit
+from negface.cli.common import Engine, JsonOption, emit
 from negface.cli.evaluate_sets import COMMANDS
 
 app = typer.Typer()
-
-
-class Engine(StrEnum):
-    """Who scores the pairs."""
-
-    local = "local"
-    ray = "ray"
 
 
 @app.callback()
@@ -91,11 +83,10 @@ def separability(
 @contextlib.contextmanager
 def _spread(engine: Engine, address: str | None, threads: int | None) -> Iterator[Any]:
     """How the pass is spread: None for this process; a cluster that was started here ends with it."""
-    from negface.foundation.errors import InputError
+    from negface.generation.run import check_engine
 
+    check_engine(engine, address)
     if engine is Engine.local:
-        if address is not None:
-            raise InputError("an address is for the engine 'ray'", where="address", fix="add --engine ray")
         yield None
         return
     import os

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from negface.cli.common import JsonOption, command_line, emit
+from negface.cli.common import Engine, JsonOption, command_line, emit
 from negface.foundation.errors import InputError
 
 app = typer.Typer()
-
-
-class Engine(StrEnum):
-    """Who works."""
-
-    local = "local"
-    ray = "ray"
 
 
 @app.command()

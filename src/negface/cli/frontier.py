@@ -64,7 +64,8 @@ def frontier(
         return
     table = curve.rows(studio, grid)
     told, said = facts(studio), curve.verdict(table)
-    remarks = [command_line(), f"model {told['model']['name']} {told['model']['hash']}, judge {told['judge']}, "
+    judged_by = f"{told['judge']['name']} {told['judge']['hash']}"
+    remarks = [command_line(), f"model {told['model']['name']} {told['model']['hash']}, judge {judged_by}, "
                f"{dtype}, {told['processor']}", f"{identities} people x {images} pictures a seed; DDPM-1000 and "
                f"DDIM-200: one seed, {identities * images} pictures", said]
     columns = [{key: row.get(key) for key in curve.COLUMNS} for row in table]

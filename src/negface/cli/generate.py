@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from negface.cli.common import JsonOption, emit
+from negface.cli.common import Engine, JsonOption, emit
 from negface.cli.generate_again import again, check, open_tools, read_inputs, required
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ class Dtype(StrEnum):
 
     fp32 = "fp32"
     bf16 = "bf16"
-
-
-class Engine(StrEnum):
-    """Who works."""
-
-    local = "local"
-    ray = "ray"
 
 
 @app.command()

@@ -60,7 +60,6 @@ def authentic(embeddings: np.ndarray, labels: Sequence[Any], *, conditioner: Map
         labels: n person labels (ints or strings); people come out in sorted order, ids are ``names[label]`` or the
             label itself.
         conditioner: name and hash of the recogniser that made the embeddings.
-
         real_people: False only for pictures of people who do not exist, such as ``negface.population``'s.
 
     The bank describes real people and says so, unless told that they are none.

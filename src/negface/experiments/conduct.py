@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from negface.contexts.bank import REAL_PEOPLE_NOTE
-from negface.foundation.errors import IncompleteError, InputError, NegFaceError, UnknownNameError
+from negface.foundation.errors import IncompleteError, InputError, NegFaceError
 from negface.foundation.files import ensure_folder, write_json, write_text
 from negface.foundation.progress import format_seconds
 from negface.generation.claims import claim
 from negface.generation.plan import versions
 from negface.generation.ray_engine import check_address, full_address, import_ray
-from negface.generation.run import ENGINES
+from negface.generation.run import check_engine
 from negface.report import render
 
 from . import outcome
@@ -89,10 +89,7 @@ def experiment(recipe: ExperimentRecipe, setup: ExperimentSetup) -> dict[str, An
 def _check(setup: ExperimentSetup) -> None:
     if setup.workers is not None and setup.workers < 1:
         raise InputError(f"must be at least 1, not {setup.workers}", where="workers")
-    if setup.engine not in ENGINES:
-        raise UnknownNameError("engine", setup.engine, ENGINES)
-    if setup.address is not None and setup.engine != "ray":
-        raise InputError("an address is for the engine 'ray'", where="address", fix="add --engine ray")
+    check_engine(setup.engine, setup.address)
     if setup.engine == "ray":  # before hours of preparation, not after
         import_ray()
         if setup.address not in (None, "auto"):

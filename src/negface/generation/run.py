@@ -78,14 +78,19 @@ def generate(plan: Plan, inputs: Inputs, out: str | os.PathLike, tools: Tools, *
     return _result(folder, mine, made=made, seconds=time.monotonic() - started)
 
 
-def _check(plan: Plan, inputs: Inputs, workers: int | None, engine: str, address: str | None,
-           shard: tuple[int, int] | None) -> None:
-    if workers is not None and workers < 1:
-        raise InputError(f"must be at least 1, not {workers}", where="workers")
+def check_engine(engine: str, address: str | None) -> None:
+    """``UnknownNameError`` for an unknown engine, ``InputError`` for an address that it has no use for."""
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
     if address is not None and engine != "ray":
         raise InputError("an address is for the engine 'ray'", where="address", fix="add --engine ray")
+
+
+def _check(plan: Plan, inputs: Inputs, workers: int | None, engine: str, address: str | None,
+           shard: tuple[int, int] | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"must be at least 1, not {workers}", where="workers")
+    check_engine(engine, address)
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise InputError(f"{shard[0]}/{shard[1]} is no shard", where="shard", fix="1/n to n/n")
     if inputs.bank.hash != plan.contexts["hash"]:
