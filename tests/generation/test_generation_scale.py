@@ -148,10 +148,11 @@ def test_an_address_where_no_cluster_answers_is_refused_at_once_in_one_line(monk
                 check_address(address)
 
 
-def test_a_node_makes_what_this_process_makes_and_refuses_other_versions(planned, model, pipeline):
+def test_a_node_makes_what_this_process_makes_and_refuses_other_versions(planned, model, pipeline, monkeypatch):
     """The task of the Ray engine, called here: it needs no cluster to be right."""
     from dataclasses import replace
 
+    from negface.generation import ray_engine
     from negface.generation.ray_engine import make_remotely
     from negface.generation.workers import FATAL, Maker
 
@@ -161,8 +162,9 @@ def test_a_node_makes_what_this_process_makes_and_refuses_other_versions(planned
     assert kind == PUBLISHED
     assert harvest == Maker(plan, inputs, Tools(pipeline=pipeline)).make(plan.units()[1])
     other = replace(plan, versions={**plan.versions, "torch": "1.0"})
-    kind, _, (message, exit_code) = make_remotely((other.to_dict(), inputs, tools), 1)
-    assert (kind, exit_code) == (FATAL, 2)
+    monkeypatch.setattr(ray_engine, "_node", lambda: "n1")
+    kind, _, (message, exit_code, node) = make_remotely((other.to_dict(), inputs, tools), 1)
+    assert (kind, exit_code, node) == (FATAL, 2, "n1")
     assert "install the same versions" in message
 
 

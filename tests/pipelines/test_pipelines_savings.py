@@ -132,11 +132,23 @@ def test_a_pipeline_that_has_sampled_is_saved_and_loaded_as_before(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_compiled_denoiser_gives_the_same_image():
     pipe = pipeline()
     expected = pipe(unit(2), unit(2, 1), num_inference_steps=2, output_type="latent").images
-    pipe.unet.compile(backend="eager")
+    pipe.unet.compile()
     assert far(pipe(unit(2), unit(2, 1), num_inference_steps=2, output_type="latent").images, expected) < 1e-5
+
+
+def test_float32_convolutions_are_not_rounded_to_tf32_while_sampling():
+    pipe, seen = pipeline(), []
+    pipe.unet.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        pipe(unit(2), num_inference_steps=2, output_type="latent")
+        assert torch.backends.cudnn.allow_tf32
+    assert seen and not any(seen)
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_bfloat16_stays_close_to_float32_and_is_not_it():

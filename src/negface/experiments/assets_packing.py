@@ -21,7 +21,7 @@ from negface.evaluation.provenance import people_text
 from negface.foundation.files import atomic_folder, read_json, write_json, write_text
 from negface.foundation.hashing import sha256_file
 from negface.foundation.tensors import write_tensors
-from negface.generation.plan import versions
+from negface.generation.machine import versions
 from negface.perception import load_recognizer, read_declaration
 from negface.perception.declarations import sidecar_path
 from negface.pipelines import NegFaceDiffPipeline

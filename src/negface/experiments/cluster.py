@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from negface.foundation.errors import NegFaceError
-from negface.generation.plan import processor, versions
+from negface.generation.machine import processor, versions
 from negface.generation.ray_engine import capacity, connect, import_ray
 
 from .materials import LOCK

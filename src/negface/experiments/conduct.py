@@ -19,7 +19,7 @@ from negface.foundation.errors import IncompleteError, InputError, NegFaceError
 from negface.foundation.files import ensure_folder, write_json, write_text
 from negface.foundation.progress import format_seconds
 from negface.generation.claims import claim
-from negface.generation.plan import versions
+from negface.generation.machine import versions
 from negface.generation.ray_engine import check_address, full_address, import_ray
 from negface.generation.run import check_engine
 from negface.report import render

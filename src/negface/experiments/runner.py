@@ -22,7 +22,7 @@ from negface.evaluation._separability import PROTOCOL
 from negface.foundation.errors import InputError, MismatchError
 from negface.foundation.files import ensure_folder, existing_file, existing_folder, write_json
 from negface.foundation.hashing import sha256_file, sha256_json
-from negface.generation.plan import processor, versions
+from negface.generation.machine import processor, versions
 from negface.perception import Embeddings, read_embeddings, same_recognizer
 from negface.report import render
 

@@ -57,6 +57,8 @@ class BatchSampler:
     def __init__(self, plan: Plan, inputs: Inputs, pipeline: Any):
         self.plan, self.inputs, self.pipeline = plan, inputs, pipeline
         self.guidance = guidance_rules.from_dict(plan.guidance)
+        if plan.compiled:
+            pipeline.unet.compile()
 
     def __call__(self, items: Sequence[tuple[int, int]]) -> np.ndarray:
         return self.call(items, output_type="uint8")

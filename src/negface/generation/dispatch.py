@@ -14,7 +14,7 @@ from negface.foundation.errors import IncompleteError, InputError, OutputError
 from .claims import claim
 from .plan import Unit
 from .publish import Folder
-from .status import SetAside, Status
+from .status import OTHERS, SetAside, Status
 from .workers import BUSY, FAILED, FATAL, LOST, PROGRESS, PUBLISHED, Event, Report
 
 ATTEMPTS = 3
@@ -58,7 +58,9 @@ class Dispatcher:
         """
         while True:
             while self.waiting and self.pool.room():
-                self.pool.submit(self.waiting.popleft())
+                unit = self.waiting.popleft()
+                self.status.handed_out(unit.number)
+                self.pool.submit(unit)
             if not self.waiting and self.pool.idle():
                 if not self.busy:
                     return self.status.set_aside
@@ -107,6 +109,6 @@ class Dispatcher:
             if not self.folder.finished:
                 raise
         if self.folder.published(unit):
-            self._count("others", unit, {})
+            self._count(OTHERS, unit, {})
         else:
             self.waiting.append(unit)

@@ -14,13 +14,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from negface.foundation.errors import NegFaceError
+from negface.foundation.errors import MismatchError, NegFaceError
 
 from .claims import claim
 from .inputs import Inputs
+from .machine import gpus, processor
 from .plan import Unit
 from .publish import Folder, read_plan
-from .workers import BUSY, FAILED, FATAL, LOST, PUBLISHED, RUN_LOCK, SAMPLED, Event, Report, Tools, Worker
+from .workers import BUSY, FAILED, FATAL, LOST, PUBLISHED, SAMPLED, Event, Report, Tools, Worker
 
 _POLL = 0.02
 START = "spawn"  # a forked child would inherit the threads' locks
@@ -68,6 +69,7 @@ class _Member:
     """A place for a process: who has it, and what it works on."""
 
     name: str
+    gpu: str | None = None
     process: Any = None
     channel: Connection | None = None
     sampling: Unit | None = None
@@ -75,13 +77,14 @@ class _Member:
 
 
 class LocalPool:
-    """Several processes. Inputs are read from the folder, so nothing large goes through a pipe."""
+    """Several processes, of ``cuda`` one GPU after the other. Inputs are read from the folder, not through a pipe."""
 
     def __init__(self, folder: Folder, inputs: Inputs, tools: Tools, workers: int):
         inputs.save(folder.units)
         self._folder, self._tools = folder, tools
         self._context = multiprocessing.get_context(START)
-        self._members = [_Member(f"worker {number}") for number in range(workers)]
+        shared = gpus(folder.plan.device) or [None]
+        self._members = [_Member(f"worker {number}", shared[number % len(shared)]) for number in range(workers)]
 
     def room(self) -> bool:
         """Whether a worker has nothing to sample."""
@@ -99,8 +102,8 @@ class LocalPool:
     def _start(self, member: _Member) -> None:
         member.channel, theirs = self._context.Pipe()
         member.process = self._context.Process(
-            target=serve, args=(theirs, str(self._folder.root), self._tools, member.name), daemon=True,
-            name=f"negface {member.name}")
+            target=serve, args=(theirs, str(self._folder.root), self._tools, member.name, member.gpu),
+            daemon=True, name=f"negface {member.name}")
         member.process.start()
         theirs.close()
 
@@ -168,8 +171,10 @@ class _ParentGone(BaseException):
     """The command that started this worker was killed."""
 
 
-def serve(channel: Connection, root: str, tools: Tools, name: str) -> None:
+def serve(channel: Connection, root: str, tools: Tools, name: str, gpu: str | None = None) -> None:
     """The life of a worker process: units come through the channel by number, events go back."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything here has looked for a GPU
     parent = multiprocessing.parent_process()
 
     def report(event: Event) -> None:
@@ -179,8 +184,11 @@ def serve(channel: Connection, root: str, tools: Tools, name: str) -> None:
 
     try:
         plan = read_plan(Path(root))
+        if gpu is not None and processor(plan.device) != plan.processor:
+            raise MismatchError(f"is a {processor(plan.device)}, the plan says {plan.processor}: the bytes would "
+                                "differ", where=f"GPU {gpu}", fix="name GPUs of one kind in CUDA_VISIBLE_DEVICES")
         folder, units = Folder(Path(root), plan), plan.units()
-        with claim(folder.units / RUN_LOCK, wait=True, shared=True):
+        with claim(folder.run_lock, wait=True, shared=True):
             inputs = Inputs.load(folder.units, plan.negatives["strategy"], plan.negatives["seed"] or 0)
             worker = Worker(folder, inputs, tools, name, report)
             while True:

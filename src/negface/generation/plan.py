@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-import negface
 from negface.foundation.errors import FormatError, InputError, UnknownNameError
 from negface.foundation.files import existing_folder
 from negface.foundation.hashing import canonical_json, sha256_file, sha256_json
@@ -30,7 +26,7 @@ DTYPES = ("fp32", "bf16")
 SCOPES = ("identity", "image")
 TRIES = 3
 TEMPLATE_SIZE = 112
-_LEFT_OUT = ("filters", "decoder")
+_LEFT_OUT = ("filters", "decoder", "compiled")
 _UNIT_BATCHES = {"folder": 4, "shards": 16}
 
 
@@ -81,6 +77,7 @@ class Plan:
         filters: declared steps (``Step.declared``), in the order they are applied.
         decoder: ``{"name", "hash"}`` where it is not the model's own choice: ``fast`` with the hash of its folder, or
             ``full``.
+        compiled: whether the denoiser is compiled (``torch.compile``), which rounds otherwise.
     """
 
     model: dict[str, Any]
@@ -109,6 +106,7 @@ class Plan:
     layout: int = LAYOUT
     filters: tuple[dict[str, Any], ...] = ()
     decoder: dict[str, Any] | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -155,7 +153,7 @@ class Plan:
         return [*(["align"] if self.align["mode"] == "detect" else []), *(item["name"] for item in self.filters)]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON value; ``from_dict`` gives an equal plan. It does not name filters or a decoder where there are none."""
+        """JSON value; ``from_dict`` gives an equal plan. What is not there (filters, a decoder) is not named."""
         value = {**asdict(self), "identities": list(self.identities), "latent_shape": list(self.latent_shape),
                  "filters": list(self.filters)}
         return {key: item for key, item in value.items() if item or key not in _LEFT_OUT}
@@ -225,22 +223,3 @@ def model_licence(folder: str | os.PathLike) -> str:
             if found:
                 return found.group(1).strip()
     return "not stated"
-
-
-def versions() -> dict[str, str]:
-    """Versions of all that computes: they decide the bytes."""
-    import diffusers
-    import PIL
-    import torch
-
-    return {"negface": negface.__version__, "torch": torch.__version__, "diffusers": diffusers.__version__,
-            "numpy": np.__version__, "pillow": PIL.__version__}
-
-
-def processor(device: str) -> str:
-    """The kind of processor: its instruction set (or the GPU's name)."""
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(torch.device(device))
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -22,7 +22,8 @@ from negface.sampling import guidance as guidance_rules
 from negface.sampling import schedulers
 
 from .inputs import Inputs
-from .plan import TEMPLATE_SIZE, TRIES, Plan, model_hash, model_licence, processor, unit_size, versions
+from .machine import processor, versions
+from .plan import TEMPLATE_SIZE, TRIES, Plan, model_hash, model_licence, unit_size
 
 
 def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_rules.Guidance | None = None,
@@ -31,7 +32,8 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
               dtype: str = "fp32", device: str = "cpu", size: int | None = None, align: str = "template",
               detector: str | os.PathLike | None = None, codec_name: str = DEFAULT_CODEC, format: str = "folder",
               unit_images: int | None = None, tries: int = TRIES, filters: Sequence[Step] = (),
-              decoder: str | os.PathLike | None = None, allow_conditioner_mismatch: bool = False) -> Plan:
+              decoder: str | os.PathLike | None = None, compiled: bool = False,
+              allow_conditioner_mismatch: bool = False) -> Plan:
     """The plan of a dataset.
 
     Args:
@@ -49,6 +51,7 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         filters: what a picture must pass to stay (``negface.curation.parse_step``).
         decoder: folder of a fast decoder (``negface train distill``) to use instead of the model's; ``"full"``: the
             autoencoder's own, also where the model has a fast one.
+        compiled: compile the denoiser (``torch.compile``).
 
     Raises:
         InputError: values out of range, contexts of another length, a learned null the model does not have.
@@ -84,9 +87,10 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         batch=batch, threads=threads, dtype=dtype, device=device, latent_shape=facts["latent_shape"],
         size=TEMPLATE_SIZE if size is None and align != "none" else size,
         align={"mode": align, "detector": _detector(align, detector)}, codec=codec(codec_name).to_dict(), format=format,
-        identities_per_unit=min(per_unit, count), tries=tries, versions=versions(), processor=processor(device),
+        identities_per_unit=min(per_unit, count), tries=tries,
+        versions=versions(perception=align == "detect" or bool(filters)), processor=processor(device),
         filters=tuple(step.declared for step in ordered(list(filters))),
-        decoder=_decoder(model, facts, decoder))
+        decoder=_decoder(model, facts, decoder), compiled=compiled)
 
 
 def _decoder(model: str | os.PathLike, facts: dict[str, Any],

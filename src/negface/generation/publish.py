@@ -48,6 +48,11 @@ class Folder:
         """Where published units leave their rows and workers their claims."""
         return self.root / "units"
 
+    @property
+    def run_lock(self) -> Path:
+        """Held by all who make pictures here together, or by one who checks what is there alone."""
+        return self.root / ".run.lock"
+
     def part(self, unit: Unit) -> Path:
         """The file whose presence says that a unit is published."""
         return self.units / f"{unit.number:06d}.json"
@@ -211,6 +216,7 @@ def discard(folder: Folder) -> None:
     if any(folder.part(unit).exists() for unit in folder.plan.units()):
         return
     remove_workings(folder)
-    (folder.root / PLAN_NAME).unlink(missing_ok=True)
+    for path in (folder.root / PLAN_NAME, folder.run_lock):
+        path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.root.rmdir()

@@ -1,14 +1,17 @@
 """The engine ``ray``: units as tasks of a Ray cluster, whether started for this run or by the user, of any nodes.
 
 Pictures come back through Ray's object store and are published here, so nodes need not share the output folder; they
-need the same versions of this package and its libraries, and the model and filter files under the same paths.
+need the same versions of this package and its libraries, and the model and filter files under the same paths. A node
+that is otherwise gets no more units; only where no other is left does the command end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +19,8 @@ from negface.foundation.errors import InputError, MismatchError, NegFaceError
 
 from .claims import claim
 from .inputs import Inputs
-from .plan import Plan, Unit, model_hash, processor, versions
+from .machine import processor, versions
+from .plan import Plan, Unit, model_hash
 from .publish import Folder
 from .units import Harvest
 from .workers import (
@@ -35,6 +39,7 @@ from .workers import (
 )
 
 DEFAULT_PORT = 6379
+_LOG = logging.getLogger(__name__)
 _WRITERS, _LOCAL_STORE, _PATIENCE = 4, 256 << 20, 10.0
 # The preface of HTTP/2 with an empty settings frame; the server's first frame is settings too (RFC 9113, sec. 3.4).
 _SETTINGS = b"\x04"
@@ -87,10 +92,25 @@ def connect(ray: Any, address: str | None, *, cpus: int) -> None:
                          fix="start one: ray start --head; then --address auto, or HOST:PORT") from error
 
 
+def room_by_node(ray: Any, device: str, threads: int) -> dict[str, int]:
+    """How many tasks of ``threads`` processors (and one GPU, for ``cuda``) each living node has room for, by its id."""
+    needs = {"CPU": threads, **({"GPU": 1} if device.startswith("cuda") else {})}
+    return {node["NodeID"]: min(int(node["Resources"].get(kind, 0) // each) for kind, each in needs.items())
+            for node in ray.nodes() if node["Alive"]}
+
+
 def capacity(ray: Any, device: str, threads: int) -> int:
-    """How many tasks of ``threads`` processors (or one GPU) the cluster has room for now; at least 1."""
-    kind, each = ("GPU", 1) if device.startswith("cuda") else ("CPU", threads)
-    return max(1, int(ray.cluster_resources().get(kind, 0) // each))
+    """How many such tasks the cluster has room for now.
+
+    Raises:
+        InputError: none, on any node: Ray would wait for ever.
+    """
+    room = sum(room_by_node(ray, device, threads).values())
+    if not room:
+        wanted = f"{threads} processors" + (" and a GPU" if device.startswith("cuda") else "")
+        raise InputError(f"no node of the cluster has {wanted}, which each task needs", where="ray",
+                         fix="--threads of a smaller number; start nodes with --num-gpus; --device cpu")
+    return room
 
 
 class RayPool:
@@ -107,18 +127,30 @@ class RayPool:
         self._mine = not self._ray.is_initialized()
         if self._mine:
             connect(self._ray, address, cpus=(workers or len(os.sched_getaffinity(0))) * plan.threads)
+        try:
+            capacity(self._ray, plan.device, plan.threads)
+        except InputError:
+            self._leave()
+            raise
         self._job = self._ray.put((plan.to_dict(), inputs, tools))
         self._make = self._ray.remote(make_remotely).options(
             num_cpus=plan.threads, num_gpus=1 if plan.device.startswith("cuda") else 0, max_retries=0,
             scheduling_strategy="SPREAD")
         self._tasks: dict[Any, tuple[Unit, contextlib.ExitStack]] = {}
+        self._unfit: set[str] = set()
+        self._sent: Counter[str] = Counter()
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="publishing")
         self._writing: list[tuple[str, Unit, Harvest, contextlib.ExitStack, Future[None]]] = []
         self._heard: list[Event] = []
 
-    def _capacity(self) -> int:
+    def _fit(self) -> dict[str, int]:
+        """The nodes that may have units, and for how many each has room."""
         plan = self._folder.plan
-        return self._workers if self._workers is not None else capacity(self._ray, plan.device, plan.threads)
+        room = room_by_node(self._ray, plan.device, plan.threads)
+        return {node: count for node, count in room.items() if count and node not in self._unfit}
+
+    def _capacity(self) -> int:
+        return self._workers if self._workers is not None else max(1, sum(self._fit().values()))
 
     def room(self) -> bool:
         """Whether the cluster can take another unit, and the writing keeps up."""
@@ -132,7 +164,17 @@ class RayPool:
             held.close()
             self._heard.append(Event(BUSY, "others", unit.number))
             return
-        self._tasks[self._make.remote(self._job, unit.number)] = (unit, held)
+        self._tasks[self._task().remote(self._job, unit.number)] = (unit, held)
+
+    def _task(self) -> Any:
+        """The task, kept from nodes that were found unfit."""
+        fit = self._fit() if self._unfit else {}
+        if not fit:
+            return self._make
+        node = min(fit, key=lambda name: self._sent[name] / fit[name])
+        self._sent[node] += 1
+        there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        return self._make.options(scheduling_strategy=there)
 
     def idle(self) -> bool:
         """Whether nothing is under way."""
@@ -165,6 +207,14 @@ class RayPool:
                 publish_harvest, self._folder, self._inputs, unit, value)))
             return
         held.close()
+        if kind == FATAL:
+            message, exit_code, node = value
+            self._unfit.add(node)
+            if self._fit():
+                _LOG.warning("a node gets no more units: %s", message)
+                kind, value = LOST, (None, True)
+            else:
+                value = message, exit_code
         hear(Event(kind, worker, unit.number, value))
 
     def _settle(self, hear: Report) -> None:
@@ -182,6 +232,9 @@ class RayPool:
             held.close()
         for reference in self._tasks:
             self._ray.cancel(reference, force=True)
+        self._leave()
+
+    def _leave(self) -> None:
         if self._mine:
             self._ray.shutdown()
 
@@ -189,8 +242,15 @@ class RayPool:
 _OPENED: dict[str, Maker] = {}
 
 
+def _node() -> str:
+    return import_ray().get_runtime_context().get_node_id()
+
+
 def make_remotely(job: tuple[dict[str, Any], Inputs, Tools], number: int) -> tuple[int, str, Any]:
-    """On a node: make one unit. Returns an event's kind, the worker's name, and a ``Harvest`` or a message."""
+    """On a node: make one unit. Returns an event's kind, the worker's name, and a ``Harvest`` or a message.
+
+    Of a node that is unfit, ``FATAL`` with message, exit code and the node's id.
+    """
     name = f"{socket.gethostname()}:{os.getpid()}"
     try:
         plan = Plan.from_dict(job[0])
@@ -199,9 +259,9 @@ def make_remotely(job: tuple[dict[str, Any], Inputs, Tools], number: int) -> tup
             _OPENED[plan.hash] = _open(plan, *job[1:])
         maker = _OPENED[plan.hash]
     except NegFaceError as error:
-        return FATAL, name, (f"on {name}: {error}", error.exit_code)
+        return FATAL, name, (f"on {name}: {error}", error.exit_code, _node())
     except Exception as error:
-        return FATAL, name, (f"on {name}: {type(error).__name__}: {error}", 1)
+        return FATAL, name, (f"on {name}: {type(error).__name__}: {error}", 1, _node())
     try:
         return PUBLISHED, name, maker.make(plan.units()[number])
     except Exception as error:
@@ -210,8 +270,9 @@ def make_remotely(job: tuple[dict[str, Any], Inputs, Tools], number: int) -> tup
 
 def _open(plan: Plan, inputs: Inputs, tools: Tools) -> Maker:
     """A maker, once this node has been found to be what the plan says."""
-    if versions() != plan.versions or processor(plan.device) != plan.processor:
-        raise MismatchError(f"this node has {versions()} on {processor(plan.device)}, the plan says {plan.versions} on "
+    here = versions(perception="opencv" in plan.versions)
+    if here != plan.versions or processor(plan.device) != plan.processor:
+        raise MismatchError(f"this node has {here} on {processor(plan.device)}, the plan says {plan.versions} on "
                             f"{plan.processor}", fix="the bytes would differ; install the same versions, or leave this "
                                                      "kind of node out")
     if tools.model is not None and model_hash(tools.model) != plan.model["hash"]:

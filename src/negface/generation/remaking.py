@@ -14,7 +14,8 @@ from negface.foundation.hashing import sha256_bytes
 from .batches import BatchSampler
 from .finishing import finisher
 from .inputs import Inputs
-from .plan import Plan, Unit, processor, versions
+from .machine import processor, versions
+from .plan import Plan, Unit
 from .publish import read_plan
 from .units import batches_of
 from .workers import Tools, torch_threads
@@ -77,7 +78,7 @@ def remake(root: str | os.PathLike, identity: str, image: int, inputs: Inputs, t
     if not isinstance(data, bytes):
         raise MismatchError("no face was found in it this time", where=f"{identity}/{image}",
                             fix="give the detector of the plan")
-    here = {"processor": processor(plan.device), **versions()}
+    here = {"processor": processor(plan.device), **versions(perception="opencv" in plan.versions)}
     there = {"processor": plan.processor, **plan.versions}
     differs = [f"{key}: {there.get(key)} there, {here.get(key)} here" for key in sorted({*here, *there})
                if here.get(key) != there.get(key)]

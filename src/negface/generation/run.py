@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,10 @@ from .plan import Plan, Unit
 from .publish import Folder, clean, discard, finish, prepare, rejections, remove_workings
 from .soundness import rejected_by_unit, reopen, unpublish_broken
 from .status import SetAside, Status
-from .workers import RUN_LOCK, Tools
+from .workers import Tools
 
 ENGINES = ("local", "ray")
+_JOINED = "status-with-{}.json"
 
 
 def generate(plan: Plan, inputs: Inputs, out: str | os.PathLike, tools: Tools, *, workers: int | None = None,
@@ -55,27 +59,48 @@ def generate(plan: Plan, inputs: Inputs, out: str | os.PathLike, tools: Tools, *
     started = time.monotonic()
     fresh = not (Path(out) / PLAN_NAME).exists()
     folder = prepare(Path(out), plan)
-    if folder.finished and reopen(folder):
-        remove_workings(folder)
-        return _result(folder, plan.units(), made=0, seconds=time.monotonic() - started)
-    ensure_folder(folder.units)
-    with claim(folder.units / RUN_LOCK) as alone:
-        if alone:
-            clean(folder)
-            unpublish_broken(folder)
     mine = plan.units() if shard is None else plan.units()[shard[0] - 1::shard[1]]
-    pending = [unit for unit in mine if not folder.published(unit)]
+    name = _status_name(shard, alone=_check_what_is_there(folder))
     try:
-        set_aside = _work(folder, inputs, tools, mine, pending, workers, engine, address, shard)
+        with claim(folder.run_lock, wait=True, shared=True):  # who is checking the folder is waited for
+            pool = partial(_pool, folder, inputs, tools, engine, address, workers)
+            set_aside, made = _work(folder, mine, pool, engine, name)
+            if set_aside:
+                raise _incomplete(folder, set_aside, len(mine))
+            _finish_if_all_is_there(folder)
     except InputError:
         if fresh:
             discard(folder)
         raise
-    if set_aside:
-        raise _incomplete(folder, set_aside, len(mine))
-    _finish_if_all_is_there(folder)
-    made = sum(unit.count for unit in pending) * plan.images
+    _tidy(folder)
     return _result(folder, mine, made=made, seconds=time.monotonic() - started)
+
+
+def _check_what_is_there(folder: Folder) -> bool:
+    """Take back what is damaged, unless another command works here or is checking already; whether none does."""
+    with claim(folder.run_lock) as alone:
+        if alone and not (folder.finished and reopen(folder)):
+            for path in folder.root.glob(_JOINED.format("*")):  # of commands that were killed
+                path.unlink()
+            ensure_folder(folder.units)
+            clean(folder)
+            unpublish_broken(folder)
+    return alone
+
+
+def _tidy(folder: Folder) -> None:
+    """Remove the workings of a finished dataset, and at last the lock, unless others are still here: they will."""
+    with claim(folder.run_lock) as alone:
+        if alone and folder.finished:
+            remove_workings(folder)
+            folder.run_lock.unlink()
+
+
+def _status_name(shard: tuple[int, int] | None, *, alone: bool) -> str:
+    """A command has a status file of its own."""
+    if shard is not None:
+        return f"status-{shard[0]}-of-{shard[1]}.json"
+    return "status.json" if alone else _JOINED.format(f"{socket.gethostname()}-{os.getpid()}")
 
 
 def check_engine(engine: str, address: str | None) -> None:
@@ -107,18 +132,19 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _work(folder: Folder, inputs: Inputs, tools: Tools, mine: list[Unit], pending: list[Unit], workers: int | None,
-          engine: str, address: str | None, shard: tuple[int, int] | None) -> list[SetAside]:
+def _work(folder: Folder, mine: list[Unit], open_pool: Callable[[int], AbstractContextManager[Pool]], engine: str,
+          name: str) -> tuple[list[SetAside], int]:
+    """Make what is not published; what was set aside, and how many pictures were made here (not by other commands)."""
+    pending = [unit for unit in mine if not folder.published(unit)]
     if not pending:
-        return []
+        return [], 0
     images = folder.plan.images
     kept = [unit for unit in mine if unit not in pending]
-    name = "status.json" if shard is None else f"status-{shard[0]}-of-{shard[1]}.json"
     with Status(folder.root / name, folder.plan, engine=engine, images=sum(unit.count for unit in mine) * images,
                 kept=sum(unit.count for unit in kept) * images, units=len(mine), units_kept=len(kept)) as status:
-        with claim(folder.units / RUN_LOCK, wait=True, shared=True):
-            with _pool(folder, inputs, tools, engine, address, workers, len(pending)) as pool:
-                return Dispatcher(folder, pending, pool, status).run()
+        with open_pool(len(pending)) as pool:
+            set_aside = Dispatcher(folder, pending, pool, status).run()
+    return set_aside, status.made_here
 
 
 @contextlib.contextmanager
@@ -149,6 +175,8 @@ def _incomplete(folder: Folder, set_aside: list[SetAside], units: int) -> Incomp
 
 def _finish_if_all_is_there(folder: Folder) -> None:
     """Finish the dataset, once, whichever command comes last."""
+    if folder.finished:
+        return
     try:
         with claim(folder.units / "finish.lock", wait=True):
             if not folder.finished and all(folder.part(unit).exists() for unit in folder.plan.units()):
@@ -156,8 +184,6 @@ def _finish_if_all_is_there(folder: Folder) -> None:
     except OutputError:  # the folder of locks goes when another command finishes
         if not folder.finished:
             raise
-    if folder.finished:
-        remove_workings(folder)
 
 
 def _result(folder: Folder, mine: list[Unit], *, made: int, seconds: float) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from negface.foundation.progress import Progress
 from .plan import Plan, Unit
 
 EVERY = 2.0
+OTHERS = "others"  # workers of other commands on the same folder
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Status:
         self.rejected: Counter[str] = Counter()
         self.set_aside: list[SetAside] = []
         self._shares: dict[str, _Share] = {}
+        self._handed_out: dict[int, float] = {}
         self._bar = Progress("generating", images, unit="images", done=kept)
         self._started, self._written = clock(), -float("inf")
 
@@ -85,9 +87,18 @@ class Status:
                 self.path.unlink(missing_ok=True)
                 self._write(state)
 
+    @property
+    def made_here(self) -> int:
+        """Pictures that this command's own workers made."""
+        return sum(share.images for name, share in self._shares.items() if name != OTHERS)
+
+    def handed_out(self, unit: int) -> None:
+        """A unit goes to a worker; from the first one on, its time counts."""
+        self._handed_out[unit] = self._clock()
+
     def progress(self, worker: str, unit: int, count: int) -> None:
         """A worker made ``count`` pictures of a unit (negative: took them back)."""
-        share = self._share(worker)
+        share = self._share(worker, unit)
         share.images, share.unit = share.images + count, unit
         share.current[unit] += count
         self.made += count
@@ -97,7 +108,7 @@ class Status:
 
     def published(self, worker: str, unit: int, rejected: Mapping[str, int], images: int) -> None:
         """A unit of ``images`` pictures is published."""
-        share = self._share(worker)
+        share = self._share(worker, unit)
         self.progress(worker, unit, images - share.current[unit])
         share.units += 1
         share.current.pop(unit, None)
@@ -107,14 +118,14 @@ class Status:
 
     def lost(self, worker: str, unit: int, *, died: bool = False) -> None:
         """A unit was given up in the middle: its pictures do not count."""
-        share = self._share(worker)
+        share = self._share(worker, unit)
         share.deaths += died
         self.progress(worker, unit, -share.current[unit])
         share.current.pop(unit, None)
         share.unit = None
 
-    def _share(self, worker: str) -> _Share:
-        return self._shares.setdefault(worker, _Share(self._clock()))
+    def _share(self, worker: str, unit: int) -> _Share:
+        return self._shares.setdefault(worker, _Share(self._handed_out.get(unit, self._clock())))
 
     def _note(self) -> str:
         if len(self._shares) < 2:

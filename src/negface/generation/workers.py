@@ -25,7 +25,6 @@ from .publish import Folder, publish
 from .rows import row_details, shared_row
 from .units import Harvest, make_unit
 
-RUN_LOCK = "run.lock"
 PROGRESS, SAMPLED, PUBLISHED, BUSY, FAILED, LOST, FATAL = range(7)
 
 

@@ -36,6 +36,7 @@ from .images import check_output_type, convert
 from .inputs import Negatives, check_count, read_contexts, read_latents, read_negatives
 from .loading import check_target, load_components, model_folder
 from .noise import ImageNoise, Key, Remembered
+from .precision import as_asked
 from .released import released
 from .scheduler_choice import SchedulerChoice
 
@@ -252,14 +253,17 @@ class NegFaceDiffPipeline(DiffusionPipeline):
 
     @contextlib.contextmanager
     def _inference(self, dtype: torch.dtype | None) -> Iterator[None]:
-        """Evaluation mode, channels last in memory and the dtype asked for; modes are put back afterwards."""
+        """Evaluation mode, channels last in memory and the dtype asked for; modes are put back afterwards.
+
+        On a GPU, float32 means float32: its convolutions would otherwise round their inputs to TF32 by default.
+        """
         networks = [network for network in (self.unet, self.vae, self.fast_decoder) if network is not None]
         training = [network.training for network in networks]
         lower = dtype not in (None, torch.float32)
         try:
             for network in networks:
                 network.eval().to(memory_format=torch.channels_last)
-            with torch.autocast(self.unet.device.type, dtype=dtype if lower else None, enabled=lower):
+            with as_asked(), torch.autocast(self.unet.device.type, dtype=dtype if lower else None, enabled=lower):
                 yield
         finally:
             for network, mode in zip(networks, training, strict=True):
