@@ -7,6 +7,8 @@
 A recogniser of pixels (a small grey picture, its mean taken away) stands beside them as the least one should beat.
 Shuffled labels must give 50 %. Figures hold only for the protocol version, seed, first person and size printed with
 them. A recogniser trained on people of a protocol is refused where ``--trained-on`` tells so.
+
+Not in `make bench`: it needs a folder of protocols, and measures recognisers, not speed.
 """
 
 from __future__ import annotations

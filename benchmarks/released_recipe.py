@@ -1,6 +1,6 @@
-"""Images a second of ours against the released recipe's arithmetic, full-size networks, in one run.
+"""Images a second of ours against the released recipe's arithmetic, and our scorer against pyeer, in one run.
 
-    python benchmarks/released_recipe.py                     # batch 8 on the CPU, about two minutes
+    python benchmarks/released_recipe.py                     # batch 8 on the CPU, about three minutes
     python benchmarks/released_recipe.py --device cuda --batch 64 --json result.json
 
 Networks: the published denoiser (216 million parameters) and first stage, with weights rebuilt from the published key
@@ -9,6 +9,9 @@ projected at every one of them, float32 decoding; on our network, whose fused at
 A few steps are timed and multiplied by the steps of the recipe. Quality stands in columns of its own: that of the
 shipped model (64 px) in results/frontier.csv, where it has been measured. The student's row is arithmetic: four
 predictions of this network with the guidance weight as an input, and its decoder in full.
+
+Scorer: all pairs of 200 people x 20 embeddings x 512. Ours goes from embeddings to FDR, EER, FMR100 and FMR1000;
+pyeer is given the scores ready made and has no intervals. With ``--processor-time`` seconds of all threads add up.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import machine, peak_rate, print_table
+from measuring import machine, peak_rate, print_table, write_csv
+from separability import scorer_rows
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "models"))
@@ -114,17 +118,6 @@ def table(theirs: dict[str, float], mine: dict[str, float], batch: int) -> list[
              **quality(setting)} for name, setting, count, spent in rows]
 
 
-def write_table(path: str, rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> None:
-    """The table without the quality columns, which results/frontier.csv holds, under the machine and the command."""
-    kept = [{key: value for key, value in row.items() if not key.startswith("shipped_")} for row in rows]
-    with open(path, "w", newline="") as handle:
-        handle.write(f"# python benchmarks/released_recipe.py --batch {given.batch} --device {given.device}\n"
-                     f"# {machine(given.device)}; {given.batch} images a batch; steps timed and multiplied\n")
-        table = csv.DictWriter(handle, list(kept[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(kept)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
@@ -146,12 +139,14 @@ def main() -> None:
     theirs = released(pipe, given.batch, time_of)
     mine = ours(pipe, given.batch, time_of)
     rows = table(theirs, mine, given.batch)
+    rows += scorer_rows(clock=time.process_time if given.processor_time else time.perf_counter)
     print(f"machine: {machine(given.device)}, {peak_rate(device=given.device) / 1e9:.0f} GFLOP/s fp32, "
           f"{peak_rate(torch.bfloat16, given.device) / 1e9:.0f} bf16\nwork: full-size networks, batch {given.batch}; "
           f"steps timed and multiplied\nseconds a batch, released: {theirs}\nseconds a batch, ours: {mine}")
     print_table(rows)
     if given.csv:
-        write_table(given.csv, rows, given)
+        kept = [{key: value for key, value in row.items() if not key.startswith("shipped_")} for row in rows]
+        write_csv(given.csv, kept, machine(given.device), f"{given.batch} images a batch; steps timed and multiplied")
     if given.json:
         with open(given.json, "w") as handle:
             json.dump({"machine": machine(given.device), "batch": given.batch, "released": theirs, "ours": mine,
