@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 from negface.datasets import codec, convert_pairs, read_ijb
 from negface.datasets.templates import ARCFACE
 from negface.evaluation.benchmarks import open_benchmark, people_of
+from negface.evaluation.bootstrap import multiplicities
 from negface.evaluation.pair_embeddings import distinct_pictures, embed_pictures
+from negface.evaluation.pair_scores import people_units
 from negface.evaluation.provenance import people_text
 from negface.evaluation.template_protocol import template_verification
+from negface.evaluation.verification import verification, wilson
 from negface.evaluation.verification import verify as verify_pairs
-from negface.evaluation.verify_table import verify_all
+from negface.evaluation.verify_table import _pairs, verify_all
 from negface.foundation.errors import InputError
 from negface.perception import load_recognizer
 from tiny_onnx import write_linear
@@ -64,6 +68,7 @@ def test_every_recogniser_meets_every_benchmark_in_one_table(drawn, negface):
     for row, line in zip(rows, written):
         assert float(line["eer"]) == row["eer"]
         assert row["eer_low"] <= row["eer"] <= row["eer_high"]
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
         assert (row["resampled"], row["n_resampled"], row["n_pairs"]) == ("identities", PEOPLE, 24)
     # The .bin knows its names from the sidecar, so both forms tell the same.
     assert all(rows[at][key] == rows[at + 2][key] for at in (0, 1) for key in ("eer", "eer_low", "accuracy"))
@@ -71,6 +76,25 @@ def test_every_recogniser_meets_every_benchmark_in_one_table(drawn, negface):
     pairs = open_benchmark(folder / "packed.bin")
     assert rows[0]["accuracy"] == verify_pairs(load_recognizer(eyes[0]), _as_pairs(folder), folds=4).accuracy
     assert pairs.pictures.distinct == 2 * PEOPLE
+
+
+def test_the_interval_of_accuracy_is_over_the_people_of_the_row(drawn):
+    """Both pairs of every fourth person are decided wrongly: 24 pairs are no 24 independent cases."""
+    folder, _ = drawn
+    benchmark = open_benchmark(folder / "lfw.csv", images=folder / "faces")
+    right = np.repeat(np.arange(PEOPLE) % 4 > 0, 2)
+    found = dataclasses.replace(verification(np.random.default_rng(0).normal(size=(48, 4)), benchmark.same, folds=4),
+                                right=right)
+    units = people_units(benchmark.people)
+    row = _pairs(found, np.linspace(0, 1, 24, dtype=np.float32), units, benchmark, 4, (0.1,), 200, 5)
+    replicates = []
+    for copies in multiplicities(PEOPLE, 200, 5).T:
+        weights = [copies[a] if a == b else copies[a] * copies[b] for a, b in zip(units.first, units.second)]
+        replicates.append(np.average(right, weights=weights))
+    ends = row["accuracy_low"], row["accuracy_high"]
+    assert ends == pytest.approx(tuple(np.quantile(replicates, [0.025, 0.975])))
+    low, high = wilson(int(right.sum()), len(right))
+    assert ends[1] - ends[0] > high - low
 
 
 def _as_pairs(folder):
@@ -152,6 +176,8 @@ def test_a_benchmark_is_told_by_group(drawn, negface):
     assert [found["groups"][side]["n_pairs"] for side in ("left", "right")] == [11, 11]
     assert found["n_without_group"] == 2, "p05 against p06 and p11 against p00"
     assert "lfw by side, one" in out
+    assert all(found["groups"]["left"][key] is not None for key in ("accuracy", "accuracy_low", "eer"))
+    assert found["gaps"]["accuracy"]["worst"] in ("left", "right")
     assert "groups" not in (folder / "t.csv").read_text()
 
 

@@ -9,6 +9,7 @@ from evaluation_twin import people, rescored
 import negface.evaluation._separability as module
 from negface.evaluation import MEASURES, bootstrap, separability
 from negface.evaluation.inputs import gallery
+from negface.evaluation.ranked import SortedScores
 from negface.evaluation.scoring import genuine_scores, scan
 
 
@@ -17,7 +18,7 @@ def replicates_of(embeddings, labels, n, seed=0):
     group = gallery(embeddings, labels)
     weights = bootstrap.multiplicities(group.n_identities, n, seed)
     scores, codes = genuine_scores(group)
-    plan = module._plan(group, np.sort(scores), weights, seed)
+    plan = module._plan(group, SortedScores(scores), weights, seed)
     found = module._replicates(group, plan.thresholds, scan(group, plan), scores, codes, weights, plan.centre)
     values = bootstrap.moments(found)
     values["eer"] = bootstrap.equal_error(found)
@@ -83,7 +84,7 @@ def test_an_undrawn_bootstrap_gives_the_estimate(sixty):
     group = gallery(*sixty)
     ones = np.ones((60, 1))
     scores, codes = genuine_scores(group)
-    plan = module._plan(group, np.sort(scores), ones, 0)
+    plan = module._plan(group, SortedScores(scores), ones, 0)
     found = module._replicates(group, plan.thresholds, scan(group, plan), scores, codes, ones, plan.centre)
     estimate = separability(*sixty, bootstrap=0)
     assert bootstrap.equal_error(found)[0] == pytest.approx(estimate.eer, abs=0.002)
@@ -117,7 +118,7 @@ def test_people_across_tiles_and_flushes_weigh_the_same(monkeypatch):
     group = gallery(embeddings, labels)
     weights = bootstrap.multiplicities(400, 7, 0)
     scores, _ = genuine_scores(group)
-    plan = module._plan(group, np.sort(scores), weights, 0)
+    plan = module._plan(group, SortedScores(scores), weights, 0)
     whole = scan(group, plan)
     monkeypatch.setattr(scoring, "_TABLE_BYTES", 1)
     cut = scan(group, plan)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from evaluation_twin import pairs, people
 
-from negface.evaluation import separability
+from negface.contexts import ContextBank
+from negface.evaluation import identification, separability
 from negface.evaluation.bootstrap import multiplicities
+from negface.evaluation.company import measure, per_image
+from negface.evaluation.group_gaps import table
 from negface.evaluation.group_labels import groups_of, read_groups
 from negface.evaluation.groups import fairness
 from negface.evaluation.pair_groups import pair_fairness, pair_groups
@@ -159,3 +162,104 @@ def test_intervals_of_a_group_come_from_draws_of_everybody():
         for key, values in replicates.items():
             expected = np.quantile(values, [0.025, 0.975])
             assert [found["groups"][name][f"{key}_{end}"] for end in ("low", "high")] == pytest.approx(expected)
+
+
+def test_what_is_told_of_images_equals_each_group_told_alone():
+    """Means over images and spreads within people against loops; intervals against draws of everybody, slowly."""
+    images, labels, groups = two_groups(n=20)
+    random = np.random.default_rng(5)
+    cosines, yaw = random.normal(0.6, 0.1, len(labels)), random.normal(0, 5, len(labels))
+    cosines[3], yaw[7] = np.nan, np.nan
+    order = random.permutation(len(labels))
+    found = fairness(images[order], labels[order], groups[order], images={"adherence": cosines[order]},
+                     attributes={"yaw": yaw[order]}, bootstrap=30, seed=3)["groups"]
+    drawn = multiplicities(40, 30, 3)
+    for name, people_of_group in (("a", range(20)), ("b", range(20, 40))):
+        spreads = {person: np.nanstd(yaw[labels == person]) for person in people_of_group}
+        assert found[name]["adherence"] == pytest.approx(np.nanmean(cosines[groups == name]))
+        assert found[name]["yaw_spread"] == pytest.approx(np.mean(list(spreads.values())))
+        slow = {"adherence": [], "yaw_spread": []}
+        for column in drawn.T:
+            copies = np.concatenate([np.repeat(person, int(column[person])) for person in people_of_group]).astype(int)
+            slow["adherence"].append(np.nanmean(np.concatenate([cosines[labels == person] for person in copies])))
+            slow["yaw_spread"].append(np.mean([spreads[person] for person in copies]))
+        for key, values in slow.items():
+            ends = [found[name][f"{key}_{end}"] for end in ("low", "high")]
+            assert ends == pytest.approx(np.quantile(values, [0.025, 0.975]))
+
+
+def test_the_worst_group_is_the_least_adherent_and_diverse_and_leaks_most():
+    images, labels, groups = two_groups((0.3, 0.05))
+    random = np.random.default_rng(0)
+    told = {"adherence": random.normal(0.5, 0.05, len(labels)) + 0.2 * (groups == "a"),
+            "leakage_rate": (random.random(len(labels)) < np.where(groups == "a", 0.1, 0.5)) * 1.0}
+    gaps = fairness(images, labels, groups, images=told, bootstrap=200)["gaps"]
+    assert {key: gaps[key]["worst"] for key in ("adherence", "leakage_rate", "genuine_std")} == {
+        "adherence": "b", "leakage_rate": "b", "genuine_std": "b"}
+    for key in told:
+        assert 0 < gaps[key]["gap_low"] < gaps[key]["gap"] < gaps[key]["gap_high"]
+
+
+def test_all_groups_are_searched_with_galleries_of_one_size():
+    images, labels, groups = two_groups((0.5, 0.5))
+    keep = (groups == "a") | (labels < 64)
+    images, labels, groups = images[keep], labels[keep], groups[keep]
+    found = fairness(images, labels, groups, bootstrap=10)["groups"]
+    assert [found[name]["n_enrolled"] for name in "ab"] == [12, 12]
+    for name, share in (("a", 12 / 40), ("b", 0.5)):
+        alone = identification(images[groups == name], labels[groups == name], enrolled_share=share, bootstrap=0)
+        assert alone["n_enrolled"] == 12
+        for key in ("rank1", "tpir_at_fpir_0.1"):
+            assert found[name][key] == alone[key]
+    few = fairness(images, labels, groups, images=None, bootstrap=10)["gaps"]
+    assert {"rank1", "tpir_at_fpir_0.1"} <= set(few)
+
+
+def test_a_group_whose_people_have_one_image_each_enrols_nobody():
+    images, labels, groups = two_groups(n=20)
+    first = np.r_[True, np.diff(labels) > 0]
+    keep = (groups == "a") | first | (labels == 20)
+    found = fairness(images[keep], labels[keep], groups[keep], bootstrap=10)
+    assert found["groups"]["a"]["n_enrolled"] == 0
+    assert found["groups"]["a"]["rank1"] is None
+    assert "rank1" not in found["gaps"]
+    assert "no gap, for fewer than two groups" in table(found)
+
+
+def test_numbers_that_are_not_one_an_image_are_refused():
+    images, labels, groups = two_groups(n=20)
+    with pytest.raises(InputError, match="attributes yaw: one number for each of 160 images"):
+        fairness(images, labels, groups, attributes={"yaw": np.zeros(7)})
+
+
+def test_accuracy_and_tar_of_pairs_are_told_by_group():
+    scores, same, units, groups = paired((0.1, 0.3))
+    right = (scores >= 0.35) == same
+    found = pair_fairness(scores, same, units, groups, right=right, bootstrap=100)
+    for name in "ab":
+        own = groups == name
+        assert found["groups"][name]["accuracy"] == right[own].mean()
+        alone = pair_rates(scores[own], same[own], fold_units(own.sum(), 10), fars=(0.01,), bootstrap=0)
+        assert found["groups"][name]["tar_at_far_1e-2"] == alone["tar_at_far_1e-2"]
+        assert found["groups"][name]["tar_at_far_1e-4"] is None, "240 impostor pairs say nothing of one in ten thousand"
+    gap = found["gaps"]["accuracy"]
+    assert (gap["worst"], gap["best"]) == ("b", "a")
+    assert 0 < gap["gap_low"] < gap["gap"] < gap["gap_high"]
+    assert "tar_at_far_1e-4" not in found["gaps"]
+
+
+def test_images_one_by_one_give_the_figures_of_the_whole_set():
+    vectors, labels = people(20, 4, 16, 0.5, seed=3)
+    centres, _ = people(20, 1, 16, 0.0, seed=3)
+    names = tuple(f"p{k}" for k in range(20))
+    judged = Embeddings(vectors, labels, names)
+    bank = ContextBank(centres, names)
+    training = Embeddings(*people(60, 5, 16, 0.5, seed=9))
+    told = per_image(judged, contexts=bank, conditioned=judged, training=training)
+    whole = measure(judged, contexts=bank, conditioned=judged, training=training, bootstrap=0, force=True)
+    assert {key: values.mean() for key, values in told.items()} == pytest.approx(
+        {key: whole[key] for key in ("adherence", "adherence_rank1", "leakage_rate")})
+    with pytest.raises(InputError, match="belong together"):
+        per_image(judged, contexts=bank)
+    with pytest.raises(MismatchError, match="did not embed the same pictures"):
+        per_image(judged, contexts=bank, conditioned=Embeddings(vectors[:-1], labels[:-1], names))

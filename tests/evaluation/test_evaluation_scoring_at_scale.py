@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
@@ -17,8 +18,10 @@ from negface.evaluation import MEASURES, separability
 from negface.evaluation import at_scale as scale
 from negface.evaluation.at_scale import measure_at_scale
 from negface.evaluation.company import measure, table
+from negface.evaluation.genuine import distinct_genuine
 from negface.evaluation.inputs import gallery
 from negface.evaluation.int8_scores import to_int8
+from negface.evaluation.ranked import BinnedScores
 from negface.evaluation.tails import TailWork
 from negface.foundation.errors import UnknownNameError
 from negface.perception import Embeddings
@@ -89,7 +92,8 @@ def test_another_executor_changes_nothing(faces):
 def test_tiles_of_another_shape_count_the_same_pairs(faces):
     """As on a GPU, whose tiles are larger."""
     people_ = gallery(*faces)
-    plan = scale._plan(people_, np.sort(scale.pair_moments(people_).genuine), 0, 0, True)
+    genuine = BinnedScores(scale.pair_moments(people_).genuine_bins, partial(distinct_genuine, people_))
+    plan = scale._plan(people_, genuine, 0, 0, True)
     whole = [scale.count_tails(TailWork(people_, plan, shape=shape), scale.over_threads(1))
              for shape in (None, (512, 2048), (64, 64))]
     for other in whole[1:]:

@@ -185,7 +185,8 @@ def test_the_command_takes_a_cluster(faces, monkeypatch, tmp_path):
     missing = CliRunner().invoke(command.app, [*arguments, "--engine", "ray"])
     assert "negface[ray]" in str(missing.exception)
     ray = FakeRay()
-    ray.is_initialized, ray.cluster_resources = lambda: True, lambda: {"CPU": 2.0}
+    ray.is_initialized = lambda: True
+    ray.nodes = lambda: [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setitem(__import__("sys").modules, "ray", ray)
     assert CliRunner().invoke(command.app, [*arguments, "--engine", "ray"]).exit_code == 0
     assert "jackknife" in (tmp_path / "out.json").read_text()

@@ -9,7 +9,7 @@ import pytest
 from evaluation_twin import people
 from PIL import Image
 
-from negface.perception import write_embeddings
+from negface.perception import read_embeddings, write_embeddings
 from tiny_onnx import write_linear
 
 JUDGE = {"name": "judge", "hash": "aa" * 32}
@@ -54,7 +54,8 @@ def test_diversity_of_photographs_tells_pose_and_quality(tmp_path, face_folder, 
     assert "no instrument" in error
 
 
-def test_the_analysers_error_stands_beside_what_it_measured(tmp_path, face_folder, negface):
+def tiny_analyser(folder):
+    """An untrained analyser whose errors are known for yaw and age."""
     import torch
     from safetensors.torch import save_file
 
@@ -63,11 +64,18 @@ def test_the_analysers_error_stands_beside_what_it_measured(tmp_path, face_folde
 
     options = {"n_values": len(VALUES), "image_size": 16, "widths": [4, 8, 8]}
     torch.manual_seed(0)
-    save_file(Analyser(**options).state_dict(), tmp_path / "analyser.safetensors")
-    (tmp_path / "analyser.safetensors.json").write_text(json.dumps({
+    save_file(Analyser(**options).state_dict(), folder / "analyser.safetensors")
+    (folder / "analyser.safetensors.json").write_text(json.dumps({
         "name": "tiny-analyser", "task": "analyser", "kind": "torch", "architecture": "analyser", "options": options,
         "size": [16, 16], "channels": "RGB", "mean": 127.5, "std": 127.5, "dim": len(VALUES),
         "measured": {"yaw": 2.5, "age": 9.0}}))
+    return folder / "analyser.safetensors"
+
+
+def test_the_analysers_error_stands_beside_what_it_measured(tmp_path, face_folder, negface):
+    from negface.perception.analyser import VALUES
+
+    tiny_analyser(tmp_path)
     given = ("diversity", face_folder(3, 3), "--analyser", tmp_path / "analyser.safetensors", "--bootstrap", 20)
     found, out = result(negface, tmp_path, *given, "--renders")
     assert set(found["attributes"]) == set(VALUES)
@@ -115,6 +123,18 @@ def test_identification_prints_rates_with_intervals(sets, negface):
     assert "30 people enrolled" in out
 
 
+def test_identification_refuses_a_recogniser_that_was_trained_on_these_people_unless_forced(sets, negface):
+    plain = read_embeddings(sets / "train.npz")
+    write_embeddings(sets / "known.npz", plain.embeddings, plain.labels, identities=plain.identities,
+                     provenance={"declaration": {"name": "judge", "trained_on": "[train0..train9]"}})
+    code, _, error = negface("evaluate", "identification", sets / "known.npz", "--bootstrap", 9)
+    assert code == 2
+    assert "judge was trained on 10 of the 60 people of the embeddings" in error
+    found, out = result(negface, sets, "identification", sets / "known.npz", "--bootstrap", 9, "--force")
+    assert found["trained_on_test_people"] == 10
+    assert "WARNING: the recogniser was trained on 10 of these people" in out
+
+
 def test_fairness_measures_each_attribute_of_a_table(sets, negface):
     (sets / "groups.csv").write_text("identity,region,shoes\n" + "".join(
         f"train{k},{'north' if k % 2 else 'south'},{'big' if k < 25 else 'small'}\n" for k in range(60)))
@@ -127,6 +147,35 @@ def test_fairness_measures_each_attribute_of_a_table(sets, negface):
                              "regio")
     assert code == 2
     assert "did you mean 'region'" in error
+
+
+def test_fairness_adds_adherence_leakage_and_attributes_where_they_can_be_told(tmp_path, face_folder, negface):
+    from negface.contexts import ContextBank
+
+    faces = face_folder(8, 3)
+    eye = declared(tmp_path / "eye.onnx", dim=12, size=32, name="eye")
+    assert negface("embed", faces, "--recognizer", eye, "--out", tmp_path / "judge.npz")[0] == 0
+    given = read_embeddings(tmp_path / "judge.npz")
+    vectors, labels = people(60, 5, 12, 0.3, seed=9)
+    write_embeddings(tmp_path / "train.npz", vectors, labels, identities=[f"t{k}" for k in range(60)],
+                     provenance=given.provenance)
+    ContextBank(given.embeddings[::3], given.identities).save(tmp_path / "bank.safetensors")
+    (tmp_path / "who.csv").write_text("identity,side\n" + "".join(
+        f"{name},{'left' if k < 4 else 'right'}\n" for k, name in enumerate(given.identities)))
+    asked = ("fairness", tmp_path / "judge.npz", "--groups", tmp_path / "who.csv", "--min-people", 4, "--bootstrap", 20)
+    found, out = result(negface, tmp_path, *asked, "--contexts", tmp_path / "bank.safetensors",
+                        "--conditioner-embeddings", tmp_path / "judge.npz",
+                        "--train-embeddings", tmp_path / "train.npz", "--faces", faces, "--analyser",
+                        tiny_analyser(tmp_path), "--renders")
+    for group in found["side"]["groups"].values():
+        assert {"adherence", "adherence_rank1", "leakage_rate", "yaw_spread", "age_spread", "genuine_std"} <= set(group)
+    assert found["side"]["instruments"]["yaw"]["error"] == 2.5
+    assert "adherence: worst" in out
+    assert "(instrument's error 2.5 degrees)" in out
+    found, _ = result(negface, tmp_path, *asked, "--faces", faces, "--analyser", tmp_path / "analyser.safetensors")
+    assert set(found["side"]["instruments"]) == {"yaw", "pitch", "roll"}, "of photographs only pose counts"
+    code, _, error = negface("evaluate", *asked, "--faces", faces)
+    assert (code, "give --faces and --analyser" in error) == (2, True)
 
 
 def test_causal_asks_a_recogniser_and_refuses_one_that_knew_the_people(tmp_path, negface):

@@ -117,6 +117,15 @@ def test_tar_is_not_measured_where_a_fold_has_no_impostor():
     assert 0 <= found.accuracy <= 1
 
 
+def test_the_decisions_of_the_folds_are_kept_pair_by_pair():
+    embeddings, same = pairs_of(203, seed=4)
+    found = verification(embeddings, same)
+    sizes = [203 // 10 + (k < 203 % 10) for k in range(10)]
+    by_fold = np.split(found.right, np.cumsum(sizes)[:-1])
+    assert tuple(part.mean() for part in by_fold) == pytest.approx(found.accuracies)
+    assert "right" not in found.to_dict()
+
+
 def test_wilson_interval_of_a_known_share():
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -10,20 +12,17 @@ from negface.contexts import ContextBank
 from negface.evaluation import adherence
 from negface.experiments.compare import (
     Curve,
-    Measured,
     against,
     at_equal,
     common_target,
     curves,
-    estimate,
-    holm,
     interpolate,
-    over_seeds,
     spearman,
     to_baseline,
     to_unvaried,
 )
-from negface.experiments.outcome import _usefulness
+from negface.experiments.intervals import Measured, estimate, holm
+from negface.experiments.outcome import _equal_company, _usefulness
 from negface.experiments.references import shuffled
 from negface.experiments.stages import adherence_replicates
 from negface.experiments.students import accuracy_replicates
@@ -73,7 +72,7 @@ def test_strategies_that_trade_alike_are_equal_at_equal_diversity_though_not_at_
     cells = grid({"far": (0.8, 2.0), "close": (0.4, 2.0)}, noise=0.0)
     at_w = against(cells, "fdr", to_baseline, ratio=True)
     assert at_w["far", 1.0].value > at_w["close", 1.0].value
-    made = curves(cells, "diversity", "fdr")
+    made, _ = curves(cells, "diversity", "fdr")
     target = common_target(made)
     assert target == pytest.approx(0.8)  # half way to where the shorter curve ends, 0.6
     each, ratios = at_equal(made, target, "close")
@@ -83,7 +82,7 @@ def test_strategies_that_trade_alike_are_equal_at_equal_diversity_though_not_at_
 
 def test_a_planted_advantage_is_found_at_equal_diversity():
     cells = grid({"far": (0.8, 4.0), "close": (0.4, 2.0)}, noise=0.0)
-    made = curves(cells, "diversity", "fdr")
+    made, _ = curves(cells, "diversity", "fdr")
     each, ratios = at_equal(made, 0.8, "close")
     assert each["far"].value == pytest.approx(1 + 4 * 0.2)
     assert ratios["far"].value == pytest.approx(1.8 / 1.4)
@@ -93,7 +92,7 @@ def test_a_planted_advantage_is_found_at_equal_diversity():
 def test_interpolation_agrees_with_a_search_in_small_steps_and_says_where_it_ends():
     random = np.random.default_rng(3)
     x, y = np.sort(random.random((4, 6)), axis=0)[::-1], random.random((4, 6))
-    curve = Curve("far", (0.0, 0.5, 1.0, 2.0), x, y)
+    curve = Curve("far", (0.0, 0.5, 1.0, 2.0), x, y, (0,), "fdr")
     target = float(np.median(x))
     found = interpolate(curve, target)
     for column in range(6):
@@ -107,7 +106,7 @@ def test_interpolation_agrees_with_a_search_in_small_steps_and_says_where_it_end
 
 
 def test_curves_that_go_opposite_ways_have_no_common_diversity():
-    one, other = (Curve(name, (0.0, 1.0), np.array([[1.0], [end]]), np.ones((2, 1))) for name, end in
+    one, other = (Curve(name, (0.0, 1.0), np.array([[1.0], [end]]), np.ones((2, 1)), (0,), "fdr") for name, end in
                   (("a", 0.5), ("b", 1.5)))
     assert common_target([one, other]) is None
     assert common_target([one]) is None
@@ -116,39 +115,79 @@ def test_curves_that_go_opposite_ways_have_no_common_diversity():
 
 def test_curves_use_the_seeds_that_all_points_share():
     cells = [*grid({"far": (0.5, 2.0)}, seeds=(0, 1)), *grid({"close": (0.5, 1.0)}, seeds=(0,))[1:]]
-    far = next(curve for curve in curves(cells, "diversity", "fdr") if curve.name == "far")
+    far = next(curve for curve in curves(cells, "diversity", "fdr")[0] if curve.name == "far")
     single = next(cell for cell in cells if cell.name == "far" and cell.weight == 0.5 and cell.seed == 0)
-    assert far.x.shape == (4, 1 + R)
-    np.testing.assert_allclose(np.sort(far.y[1, 1:]), np.sort(single.values["fdr"][1:]))
+    assert far.seeds == (0,)
+    assert far.x.shape == (4, 1 + 1 + R)
+    np.testing.assert_allclose(np.sort(far.y[1, 2:]), np.sort(single.values["fdr"][1:]))
 
 
-def test_several_seeds_widen_the_interval_by_what_they_disagree():
-    agreeing, differing = ([Measured("far", 0.5, seed, {"fdr": replicates(value)}) for seed, value in enumerate(values)]
-                           for values in ((2.0, 2.0, 2.0), (1.0, 2.0, 3.0)))
-    same, apart = (estimate(over_seeds(cells, "fdr", (0, 1, 2))) for cells in (agreeing, differing))
-    assert (same.low, same.value, same.high) == (2.0, 2.0, 2.0)
-    assert apart.value == 2.0
-    assert apart.low < 1.5 < 2.5 < apart.high
-    assert over_seeds(agreeing, "fdr", (0, 7)) is None
+def test_the_table_of_equal_diversity_names_whom_it_leaves_out_and_why():
+    cells = [*grid({"far": (0.5, 2.0), "mid": (0.4, 1.0)}),
+             Measured("close", 0.5, 0, {"diversity": replicates(0.9), "fdr": replicates(1.1)}),
+             Measured("random", 0.5, 0, {"fdr": replicates(1.1)}), Measured("random", 1.0, 0, {"fdr": replicates(1.2)})]
+    made, left_out = curves(cells, "diversity", "fdr")
+    assert [curve.name for curve in made] == ["far", "mid"]
+    assert left_out == {"close": "measured at w = 0.5 alone", "random": "not measured"}
+    said = _equal_company(cells)[0]["say"]
+    assert "Could not be compared: close (measured at w = 0.5 alone); random (not measured)." in said
+    kept = ((0.0, 0), (0.5, 1), (1.0, 1))
+    apart = [cell for cell in grid({"far": (0.5, 2.0)}, seeds=(0, 1)) if (cell.weight, cell.seed) in kept]
+    assert curves(apart, "diversity", "fdr") == ([], {"far": "no seed shared with the baseline and the others"})
+
+
+def settings(random, n, strength=0.0, seeds=1, stratum="pca", level=0.0):
+    """Settings in which student accuracy follows FDR with ``strength``; their seeds differ a little."""
+    x = random.standard_normal(n)
+    y = strength * x + random.standard_normal(n)
+    return [Measured(f"s{number}", 0.5, seed, {
+        "fdr": replicates(level + a + 0.01 * random.standard_normal()),
+        "student_accuracy": replicates(level + b + 0.01 * random.standard_normal())}, stratum)
+        for number, (a, b) in enumerate(zip(x, y)) for seed in range(seeds)]
 
 
 def test_rank_correlation_agrees_with_scipy_ties_included():
     random = np.random.default_rng(1)
     x, y = random.integers(0, 6, 15).astype(float), random.standard_normal(15)
-    cells = [Measured("far", 0.5, n, {"fdr": replicates(a), "student_accuracy": replicates(b)})
+    cells = [Measured(f"s{n}", 0.5, 0, {"fdr": replicates(a), "student_accuracy": replicates(b)})
              for n, (a, b) in enumerate(zip(x, y))]
-    found, count = spearman(cells, "fdr", "student_accuracy")
-    assert count == 15
-    assert found.value == pytest.approx(spearmanr(x, y).statistic)
+    found = spearman(cells, "fdr", "student_accuracy")
+    assert (found.n_settings, found.n_cells) == (15, 15)
+    assert found.rho.value == pytest.approx(spearmanr(x, y).statistic)
     assert spearman(cells[:3], "fdr", "student_accuracy") is None
+
+
+def test_seeds_of_a_setting_are_one_observation_of_the_correlation():
+    random = np.random.default_rng(8)
+    one = settings(random, 6, seeds=1)
+    many = [Measured(cell.name, cell.weight, seed, cell.values, cell.stratum) for cell in one for seed in range(5)]
+    alone, repeated = (spearman(cells, "fdr", "student_accuracy") for cells in (one, many))
+    assert (repeated.n_settings, repeated.n_cells) == (6, 30)
+    assert repeated.rho.value == pytest.approx(alone.rho.value)
+    assert repeated.rho.high - repeated.rho.low > 0.9 * (alone.rho.high - alone.rho.low)
+
+
+def test_strata_that_differ_in_level_plant_no_correlation():
+    random = np.random.default_rng(9)
+    low, high = settings(random, 8, stratum="pca"), settings(random, 8, stratum="uniform", level=100.0)
+    found = spearman([*low, *high], "fdr", "student_accuracy")
+    apart = [spearman(cells, "fdr", "student_accuracy").rho.value for cells in (low, high)]
+    assert found.rho.value == pytest.approx(np.mean(apart))
+    mixed = [Measured(f"{cell.stratum} {cell.name}", 0.5, 0, cell.values) for cell in (*low, *high)]
+    assert spearman(mixed, "fdr", "student_accuracy").rho.value > 0.6
+    lone = [Measured("far", 0.5, 0, high[0].values, "authentic")]
+    assert spearman([*low, *lone], "fdr", "student_accuracy").n_settings == 8
 
 
 @pytest.mark.parametrize(("sign", "said"), [(1, "makes a better"), (-1, "makes a worse"), (0, "does not surely")])
 def test_the_answer_is_said_from_the_figures(sign, said):
     random = np.random.default_rng(5)
-    cells = [Measured("far", 0.5, n, {"fdr": replicates(float(n + 1)), "student_accuracy": replicates(
+    cells = [Measured(f"s{n}", 0.5, 0, {"fdr": replicates(float(n + 1)), "student_accuracy": replicates(
         sign * (n + 1) + (random.standard_normal() * 5 if sign == 0 else 0))}) for n in range(12)]
-    assert said in _usefulness(cells)[0]
+    answer, tables = _usefulness(cells)
+    assert said in answer
+    assert "over 12 settings (12 cells)" in answer
+    assert tables[0]["rows"][0][1:3] == ["12", "12"]
 
 
 def test_where_nothing_was_planted_few_of_many_tests_are_sure():
@@ -166,7 +205,7 @@ def test_holm_equals_the_slow_way():
     random = np.random.default_rng(2)
     p = random.random(7) / 10
     found = {(str(n), 0.0): estimate(np.ones(2)) for n in range(7)}
-    found = {key: type(item)(1.0, 1.0, 1.0, value) for (key, item), value in zip(found.items(), p)}
+    found = {key: replace(item, p=value) for (key, item), value in zip(found.items(), p)}
     adjusted = holm(found)
     for n in range(7):
         slow = max(min(1.0, (7 - np.sum(p < other)) * other) for other in p if other <= p[n])

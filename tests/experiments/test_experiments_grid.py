@@ -19,8 +19,10 @@ from negface.experiments.conduct import ExperimentSetup, experiment
 from negface.experiments.demo_faces import write_faces
 from negface.experiments.grid import ExperimentRecipe, Range, check_experiment, load_experiment, variation_of
 from negface.experiments.materials import Given
+from negface.experiments.recipe import strategy
 from negface.foundation.errors import IncompleteError, InputError, MismatchError
 from negface.foundation.files import read_json
+from negface.foundation.hashing import sha256_json
 from negface.training.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +211,9 @@ def test_a_block_is_a_product_and_equal_settings_are_one_cell():
     ({"grid": [{"strategies": {"far": [0.5]}, "sources": ["pac"]}]}, "did you mean 'pca'"),
     ({"grid": [{"strategies": {"far": [0.5]}, "variations": ["angular"]}]}, "unknown variation 'angular'"),
     ({"grid": [{"strategies": {"far": [0.5]}}]}, "no block with students has it"),
+    ({"grid": [{"strategies": {"far": [0.5]}, "guidances": ["risin"]}]}, "did you mean 'rising'"),
+    ({"grid": [{"strategies": {"far": [0.5]}, "guidances": ["constant@800-200"]}]}, "'800-200' is no interval"),
+    ({"grid": [{"strategies": {"falling-far": [0.5]}, "guidances": ["rising"]}]}, "guided by falling"),
     ({"student": None}, "no section"),
     ({"sampling": {"bank": 4, "identities": 5}}, "at least sampling.identities"),
     ({"grids": []}, "did you mean 'grid'"),
@@ -289,3 +294,58 @@ def json_toml(table):
         return "[" + ", ".join(map(value, item)) + "]" if isinstance(item, list) else json.dumps(item)
 
     return "".join(f"{key} = {value(item)}\n" for key, item in table.items())
+
+
+def settings_hash(settings):
+    """What names and decides cells: folder's start, rule, negatives, seeds, in order."""
+    return sha256_json([{"label": c.label, "name": c.name, "student": c.student, "rule": c.strategy.rule.to_dict(),
+                         "neg": c.strategy.negatives, "scope": c.strategy.scope,
+                         "row": [c.strategy.name, c.strategy.weight, c.seed, c.source, c.scheduler, c.variation]}
+                        for c in settings])
+
+
+def test_the_cells_of_the_population_experiment_are_what_they_were():
+    """Cells are hours of work: their names and what decides them may not change under a recipe that did not."""
+    recipe = load_experiment(ROOT / "recipes" / "experiment-population.toml")
+    first = recipe.model_copy(update={"grid": recipe.grid[:5]}).settings()
+    assert settings_hash(first) == "2ab7e732b437cfadbd2590d7771ed63774fa20e33037f3435561404c9e4dd576"
+    assert [cell for cell in recipe.settings() if cell in set(first)] == first, "later blocks do not move them"
+    assert first[1].label == "pca-seed0-unipc-far-w0.5"
+
+
+def test_a_guidance_is_an_axis_and_its_names_are_those_of_strategies():
+    recipe = blocks({"strategies": {"baseline": [0.0], "far": [0.5]}, "students": False,
+                     "guidances": ["constant", "rising", "falling@0-500", "constant@200-800"]},
+                    {"strategies": {"far": [0.5], "adaptive-far": [0.5], "far@200-800": [0.5]}, "students": False})
+    assert [(cell.strategy.label, cell.strategy.guidance, str(cell.strategy.rule)) for cell in recipe.settings()] == [
+        ("baseline", "none", "none()"), ("far-w0.5", "constant", "constant(0.5)"),
+        ("adaptive-far-w0.5", "rising", "rising(0.5)"),
+        ("falling-far@0-500-w0.5", "falling@0-500", "falling(0.5).on(0, 500)"),
+        ("far@200-800-w0.5", "constant@200-800", "constant(0.5).on(200, 800)")]
+
+
+def test_a_new_negative_for_every_image_can_be_steered_over_time():
+    rising = strategy("adaptive-random-per-image", 1.0)
+    assert (rising.negatives, rising.scope, rising.guidance) == ("random", "image", "rising")
+    assert strategy("far@0-1000", 1.0) == strategy("far", 1.0), "everywhere is no interval"
+
+
+def test_a_guidance_decides_the_pictures_and_stands_in_the_table(given, tmp_path):
+    summary = conduct(tmp_path / "run", replace(given, benchmarks=None), recipe_of(references=[], grid=[{
+        "strategies": {"far": [2.0]}, "guidances": ["constant", "rising@900-1000"]}]), students=False)
+    rows = summary["table"]
+    assert [(row["strategy"], row["guidance"]) for row in rows] == [
+        ("far", "constant"), ("adaptive-far@900-1000", "rising@900-1000")]
+    assert rows[0]["fdr"] != rows[1]["fdr"]
+    assert [row["guidance"] for row in table(tmp_path / "run")] == ["constant", "rising@900-1000"]
+
+
+def test_the_plan_counts_the_cells_of_every_guidance_and_what_their_steps_cost(given):
+    from negface.experiments.costs import planned, steered_share
+
+    recipe = recipe_of(references=[], grid=[{"strategies": {"baseline": [0.0], "far": [0.5, 1.0]}, "guidances": [
+        "constant", "rising", "constant@200-800"], "students": False}])
+    assert planned(recipe, given, students=False, seconds=0.2)["n_cells"] == 1 + 2 * 3
+    share = {cell.strategy.name: steered_share(cell, 100) for cell in recipe.settings()}
+    assert (share["baseline"], share["far"]) == (0, 1)
+    assert share["far@200-800"] == pytest.approx(0.6, abs=0.02)

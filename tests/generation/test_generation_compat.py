@@ -30,7 +30,7 @@ def test_one_quirk_is_one_quirk(negface, model, bank, tmp_path):
     assert code == 0, err
     row = first_row(tmp_path / "out")
     assert row["negative"]["strategy"] == "previous"
-    assert row["scheduler"]["name"] == "dpmpp"
+    assert row["scheduler"]["name"] == "unipc"
 
 
 def test_unknown_quirk_and_foreign_scheduler_are_refused_before_anything_is_made(negface, model, bank, tmp_path):

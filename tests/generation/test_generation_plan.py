@@ -211,3 +211,19 @@ def test_image_scope_draws_a_negative_for_each_image_that_does_not_depend_on_the
     assert len(set(many.tolist())) > 3
     assert 3 not in many
     assert plan.negatives["scope"] == "image"
+
+
+def test_what_is_not_asked_for_is_the_default_preset(model, bank):
+    from negface.generation import make_inputs, make_plan
+    from negface.sampling.schedule import DEFAULT, DEFAULT_STEPS
+
+    def asked(strategy="far", **options):
+        plan = make_plan(model, make_inputs(bank(4), strategy), images=3, size=16, **options)
+        return plan.scheduler["name"], plan.steps, plan.guidance.get("reuse", 1)
+
+    assert asked(reuse=None) == (DEFAULT.scheduler, DEFAULT.steps, DEFAULT.reuse)
+    assert asked() == (DEFAULT.scheduler, DEFAULT.steps, 1)
+    assert asked(reuse=None, steps=30) == (DEFAULT.scheduler, 30, 1)
+    assert asked(reuse=None, scheduler="dpmpp") == ("dpmpp", DEFAULT_STEPS, 1)
+    assert asked(reuse=2, scheduler="dpmpp") == ("dpmpp", DEFAULT_STEPS, 2)
+    assert asked("none", reuse=None) == (DEFAULT.scheduler, DEFAULT.steps, 1)

@@ -147,7 +147,8 @@ def test_float32_convolutions_are_not_rounded_to_tf32_while_sampling():
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
         pipe(unit(2), num_inference_steps=2, output_type="latent")
         assert torch.backends.cudnn.allow_tf32
-    assert seen and not any(seen)
+    assert seen
+    assert not any(seen)
     assert torch.backends.cudnn.allow_tf32 == before
 
 

@@ -1,7 +1,6 @@
 """Recognition training: what it learns, resumes, validates, passes over and refuses."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ from negface.foundation.errors import InputError, MismatchError, TrainingError
 from negface.perception import load_recognizer
 from negface.training.loop import KeyedOrder
 from negface.training.recipe import RecognitionData
+from negface.training.recognition import RecognitionTask
 from negface.training.recognition_course import RecognitionCourse, Standing, resolved
 from negface.training.recognition_data import IdentityOrder, Pictures
 from negface.training.trainers import make_accelerator
-from negface.training.validation import is_test_benchmark
 
 
 @pytest.fixture
@@ -74,6 +73,16 @@ def test_pictures_kept_or_decoded_anew_and_folders_or_records_train_the_same(fac
     assert one == other == third
 
 
+def test_each_picture_of_a_batch_is_decoded_once(faces, tmp_path, monkeypatch):
+    """Steps ask for the same batches ahead again and again."""
+    read, real = [], Pictures._read
+    monkeypatch.setattr(Pictures, "_read", lambda self, place: read.append(place) or real(self, place))
+    monkeypatch.setattr(RecognitionTask, "sample_sheet", lambda self, path, step: None)
+    fit(faces, tmp_path / "out", data={"memory": 0.0})
+    order = KeyedOrder(24, 8, 0)
+    assert sorted(read) == sorted(np.concatenate([order.rows(step) for step in range(6)]).tolist())
+
+
 def test_best_weights_of_validation_are_kept_and_a_standstill_stops(faces, tmp_path):
     pairs, said = pairs_bin(tmp_path / "dev.bin"), []
     still = {"train": {"epochs": 40, "schedule": "plateau", "patience": 0, "learning_rate": 1e-9},
@@ -100,6 +109,21 @@ def test_learning_rate_grows_with_the_batch_and_drops_at_its_epochs():
     assert found.train.steps == 100
     assert [round(found.rate(step), 6) for step in (0, 3, 4, 19, 20, 49, 50, 99)] == [
         0.00625, 0.025, 0.025, 0.025, 0.0025, 0.0025, 0.00025, 0.00025]
+
+
+def test_drops_in_steps_fall_where_they_say_whatever_the_size_of_the_set():
+    small, large = (course("drops", n_items, drop_steps=[20, 50], learning_rate=0.1) for n_items in (80, 4000))
+    for found in (small, large):
+        assert [round(found.rate(step), 6) for step in (0, 19, 20, 49, 50)] == [0.1, 0.1, 0.01, 0.01, 0.001]
+    in_epochs = course("drops", drops=[2, 5], learning_rate=0.1)
+    assert [small.rate(step) for step in range(100)] == [in_epochs.rate(step) for step in range(100)]
+
+
+def test_a_recipe_that_has_no_drop_steps_is_the_recipe_it_was():
+    """Checkpoints and cells are named by the hash of the recipe."""
+    assert "drop_steps" not in recipe().model_dump(mode="json")["train"]
+    stepped = recipe(train={"schedule": "drops", "drop_steps": [2, 4]}).model_dump(mode="json")["train"]
+    assert stepped["drop_steps"] == [2, 4]
 
 
 def test_plateau_drops_after_its_patience_as_torchs_does():
@@ -186,25 +210,6 @@ def test_one_identity_or_one_picture_of_each_is_refused(face_folder, tmp_path):
 def test_people_of_the_tests_are_refused_by_name(faces, tmp_path):
     with pytest.raises(MismatchError, match="2 of the 3 people of those held out"):
         fit(faces, tmp_path / "out", options={"held_out": ["0002", "0004", "0099"]})
-    names = [f"{person:04d}/{shot:02d}.png" for person in range(6) for shot in (0, 1)]
-    datasets.write_pairs(faces / "dev.csv", names, np.array([True, True, True, True, True, False]))
-    with pytest.raises(MismatchError, match="people of dev"):
-        fit(faces, tmp_path / "out", options={"development": [faces / "dev.csv"]})
-
-
-def test_test_benchmarks_select_only_under_their_name(faces, tmp_path):
-    pairs = pairs_bin(tmp_path / "lfw.bin")
-    with pytest.raises(InputError, match="is a test benchmark"):
-        fit(faces, tmp_path / "out", options={"development": [pairs]})
-    made = fit(faces, tmp_path / "out", validation={"selection": "released"}, options={"development": [pairs]})
-    assert made["validation"] > 0
-
-
-@pytest.mark.parametrize(("path", "refused"), [
-    ("LFW.bin", True), ("agedb_30.bin", True), ("cfp-fp.bin", True), ("lfw/pairs.txt", True), ("lfw/mine.csv", False),
-    ("people/pairs.csv", False), ("lfw-train.bin", False)])
-def test_a_test_benchmark_is_known_by_its_name_or_its_folders(path, refused):
-    assert is_test_benchmark(Path(path)) == refused
 
 
 def test_plateau_and_early_stop_need_pairs(faces, tmp_path):
@@ -227,6 +232,8 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_saves_the_batch(faces,
     ({"data": {"per_identity": 3}}, "3 does not divide train.batch 8"),
     ({"head": {"sample_rate": 0.5}, "optimizer": "adamw"}, "moved by SGD"),
     ({"train": {"drops": [3]}}, "drops belong to schedule"),
+    ({"train": {"schedule": "drops", "drops": [3], "drop_steps": [3]}}, "either drops"),
+    ({"train": {"schedule": "drops", "drop_steps": [2, 4]}}, "drop_steps 4 is not before the end"),
     ({"train": {"steps": 4, "epochs": 4}}, "give either steps or epochs"),
 ])
 def test_recipes_that_contradict_themselves_are_refused(sections, message):

@@ -48,12 +48,14 @@ def separability(
                                                 "processors]", show_default=False)] = None,
     precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="float32, or int8: large sets in a "
                                            "fraction of the time, float32 around the operating points.")] = "float32",
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:N: what multiplies. A GPU "
+                                        "measures in the way of large sets.")] = "cpu",
     engine: Annotated[Engine, typer.Option("--engine", help="local: this machine; ray: a Ray cluster (extra "
                                            "negface[ray]), in the way of large sets.")] = Engine.local,
     address: Annotated[str | None, typer.Option("--address", metavar="auto|HOST[:PORT]", help="A running Ray cluster; "
                                                 "without it one is started here.", show_default=False)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner; the result says "
-                                        "so.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner or was trained on "
+                                        "these people; the result says so.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Genuine against impostor scores over all pairs, with adherence, diversity and leakage beside them.
@@ -63,25 +65,29 @@ def separability(
     """
     from negface.contexts import ContextBank
     from negface.evaluation.company import measure, table
+    from negface.evaluation.devices import check_device
     from negface.evaluation.inputs import read_pose
+    from negface.evaluation.provenance import check_embedded, warning
     from negface.perception import read_embeddings
 
     def optional(path: Path | None):
         return read_embeddings(path) if path is not None else None
 
+    check_device(device)
     poses, pose_model = read_pose(pose) if pose is not None else (None, "")
     judged, bank = read_embeddings(embeddings), ContextBank.load(contexts) if contexts is not None else None
-    with _spread(engine, address, threads) as map_blocks:
+    known = check_embedded(judged, force=force)
+    with _spread(engine, address, threads, device) as map_blocks:
         result = measure(
             judged, contexts=bank, conditioned=optional(conditioner_embeddings), pose=poses, pose_model=pose_model,
             features=optional(features), training=optional(train_embeddings), calibration=optional(calibration),
             conditioner=conditioner, bootstrap=bootstrap, seed=seed, threads=threads, force=force, precision=precision,
-            map_blocks=map_blocks)
-    emit(result, json=json, text=table(result))
+            device=device, map_blocks=map_blocks)
+    emit(result | known, json=json, text="\n".join([table(result), *warning(known)]))
 
 
 @contextlib.contextmanager
-def _spread(engine: Engine, address: str | None, threads: int | None) -> Iterator[Any]:
+def _spread(engine: Engine, address: str | None, threads: int | None, device: str) -> Iterator[Any]:
     """How the pass is spread: None for this process; a cluster that was started here ends with it."""
     from negface.generation.run import check_engine
 
@@ -91,6 +97,11 @@ def _spread(engine: Engine, address: str | None, threads: int | None) -> Iterato
         return
     import os
 
+    from negface.foundation.errors import InputError
+
+    if device != "cpu":
+        raise InputError("tasks of a cluster multiply on processors", where="device",
+                         fix=f"--device cpu, or --engine local --device {device}")
     from negface.evaluation.ray_blocks import over_ray
     from negface.generation.ray_engine import capacity, connect, import_ray
 

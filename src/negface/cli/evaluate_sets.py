@@ -120,7 +120,10 @@ def identification(
     embeddings: Embedded,
     enrolled_share: Annotated[float, typer.Option("--enrolled-share", help="Of the people.")] = 0.5,
     enrolled_images: Annotated[int, typer.Option("--enrolled-images", min=1, help="Of each enrolled person.")] = 1,
-    bootstrap: Replicates = 1000, seed: Seed = 0, json: JsonOption = None,
+    bootstrap: Replicates = 1000, seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Accept a recogniser that was trained on these people; the "
+                                        "result says so.")] = False,
+    json: JsonOption = None,
 ) -> None:
     """Open-set search: TPIR at bounds on FPIR, with a share of the people enrolled.
 
@@ -128,18 +131,21 @@ def identification(
     """
     from negface.evaluation._identification import FPIRS
     from negface.evaluation._identification import identification as measure
+    from negface.evaluation.provenance import check_embedded, warning
     from negface.perception import read_embeddings
 
     given = read_embeddings(embeddings)
+    known = check_embedded(given, force=force)
     result = measure(given.embeddings, given.labels, enrolled_share=enrolled_share, enrolled_images=enrolled_images,
                      bootstrap=bootstrap, seed=seed)
+    result |= known
     lines = [f"{result['n_enrolled']} people enrolled; {result['n_mated']} searches of them, {result['n_nonmated']} of "
              f"others", f"  rank 1           {_share(result, 'rank1', 'rank1')}"]
     for bound in FPIRS:
         key = f"tpir_at_fpir_{bound:g}"
         lines.append(f"  TPIR@FPIR {bound:<7g}" + ("too few searches" if result[key] is None
                                                    else _share(result, key, key)))
-    emit(result, json=json, text="\n".join(lines))
+    emit(result, json=json, text="\n".join([*lines, *warning(known)]))
 
 
 def fairness(
@@ -150,22 +156,58 @@ def fairness(
                                                  "[default: all]", show_default=False)] = None,
     min_people: Annotated[int, typer.Option("--min-people", min=2, help="Smaller groups are counted, not "
                                             "measured.")] = 20,
-    bootstrap: Replicates = 1000, seed: Seed = 0, threads: Threads = None, json: JsonOption = None,
+    contexts: Annotated[Path | None, typer.Option("--contexts", metavar="BANK", help="The bank the images were made "
+                                                  "from, for adherence by group.")] = None,
+    conditioner_embeddings: Annotated[Path | None, typer.Option(
+        "--conditioner-embeddings", metavar="FILE", help="The same images by the conditioner, for adherence.")] = None,
+    train_embeddings: Annotated[Path | None, typer.Option("--train-embeddings", metavar="FILE", help="Training people "
+                                                          "by the judge: leakage by group.")] = None,
+    calibration: Annotated[Path | None, typer.Option(
+        "--calibration-embeddings", metavar="FILE", help="Real people by the judge, for the leakage threshold.  "
+        "[default: the training people]", show_default=False)] = None,
+    faces: Annotated[Path | None, typer.Option("--faces", metavar="FACES", help="What EMBEDDINGS were made from: the "
+                                               "attributes' spread by group; needs --analyser.")] = None,
+    analyser: Annotated[Path | None, typer.Option("--analyser", metavar="FILE", help="Analyser: pose, light, "
+                                                  "expression, age.")] = None,
+    photographs: Annotated[bool, typer.Option("--photographs/--renders", help="Whether the faces are photographs (or "
+                           "like them): then only pose counts as measured.")] = True,
+    bootstrap: Replicates = 1000, seed: Seed = 0, threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Accept a recogniser that was trained on these people; the "
+                                        "result says so.")] = False,
+    json: JsonOption = None,
 ) -> None:
     """Every measure by group: worst group, gap, intervals; each group within itself and at one threshold for all.
 
     Example: negface evaluate fairness judge.npz --groups people/labels.jsonl --by skin_tone --json fairness.json
     """
+    from negface.evaluation import company, looking
+    from negface.evaluation.group_gaps import table
     from negface.evaluation.group_labels import chosen, groups_of, read_groups
     from negface.evaluation.groups import fairness as measure
-    from negface.evaluation.groups import table
+    from negface.evaluation.provenance import check_embedded, warning
     from negface.perception import read_embeddings
 
+    def optional(path: Path | None):
+        return read_embeddings(path) if path is not None else None
+
     given, tables = read_embeddings(embeddings), read_groups(groups)
+    known = check_embedded(given, force=force)
+    names = chosen(tables, by or [])
+    told = company.per_image(given, contexts=_bank(contexts), conditioned=optional(conditioner_embeddings),
+                             training=optional(train_embeddings), calibration=optional(calibration), seed=seed)
+    seen = looking.look_at(faces, analyser, given, photographs=photographs)
     result = {attribute: measure(given.embeddings, given.labels, groups_of(given, tables[attribute], attribute),
-                                 min_people=min_people, bootstrap=bootstrap, seed=seed, threads=threads)
-              for attribute in chosen(tables, by or [])}
-    emit(result, json=json, text="\n\n".join(f"by {name}\n{table(found)}" for name, found in result.items()))
+                                 images=told, attributes=seen.values, min_people=min_people, bootstrap=bootstrap,
+                                 seed=seed, threads=threads) | {"instruments": seen.instruments(), **known}
+              for attribute in names}
+    said = [*(f"by {name}\n{table(found)}" for name, found in result.items()), *warning(known)]
+    emit(result, json=json, text="\n\n".join(said))
+
+
+def _bank(path: Path | None):
+    from negface.contexts import ContextBank
+
+    return ContextBank.load(path) if path is not None else None
 
 
 def causal(

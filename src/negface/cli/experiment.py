@@ -50,8 +50,8 @@ def experiment(
                                                 show_default=False)] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the cells and how long they will take; make "
                                        "nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner; the page says "
-                                        "so.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner or was trained on "
+                                        "people it measures; the page says so.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Generate, judge, teach and examine every cell of a grid; one table and one page. Resumable.

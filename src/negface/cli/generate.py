@@ -60,8 +60,9 @@ def generate(
     weight: Annotated[float, typer.Option("--weight", help="Guidance weight w.")] = 0.5,
     interval: Annotated[tuple[float, float] | None, typer.Option(
         "--interval", metavar="LOW HIGH", help="Guide only at these timesteps (0 to 1000, inclusive).")] = None,
-    reuse: Annotated[int, typer.Option(
-        "--reuse", metavar="K", help="Predict the negative at every K-th guided step only; its direction stays.")] = 1,
+    reuse: Annotated[int | None, typer.Option(
+        "--reuse", metavar="K", help="Predict the negative at every K-th guided step only; its direction stays.  "
+        "[default: 3 where scheduler and steps are the default ones, else 1]", show_default=False)] = None,
     variation: Annotated[str, typer.Option(
         "--variation", metavar="none|angular-LOWER[-safe]", help="Turn the context at random from picture to picture, "
         "to a cosine of LOWER to 1 with the person's own (IDperturb; angular-0.6); -safe: never past half way to the "
@@ -69,10 +70,11 @@ def generate(
     images: Annotated[int, typer.Option("--images", help="Pictures of each identity, exactly.")] = 50,
     identities: Annotated[int | None, typer.Option("--identities", help="Draw only the first N of the bank.")] = None,
     steps: Annotated[int | None, typer.Option(
-        "--steps", help="Steps of the scheduler (default: 20; of a distilled model those it was made for).")] = None,
+        "--steps", help="Steps of the scheduler (default: 8 of unipc, 20 of others, of a distilled model those it was "
+                        "made for).")] = None,
     scheduler: Annotated[str | None, typer.Option(
         "--scheduler",
-        help="ddpm, ddim, dpmpp or unipc (default: the model's own, dpmpp where it names none).")] = None,
+        help="ddpm, ddim, dpmpp or unipc (default: the model's own, unipc where it names none).")] = None,
     decoder: Annotated[str | None, typer.Option(
         "--decoder", metavar="FOLDER|full", help="A small decoder of `negface train distill`, of this model's "
         "autoencoder; full: the autoencoder's own.  [default: the model's small one, if it has one]",
@@ -164,7 +166,7 @@ def generate(
     steps_of_curation = tuple(parse_step(text) for text in filters or ())
     part = None if shard is None else parse_shard(shard)
     plan = make_plan(
-        model, inputs, guidance=_rule(guidance, weight, interval, reuse), identities=identities, images=images,
+        model, inputs, guidance=_rule(guidance, weight, interval), reuse=reuse, identities=identities, images=images,
         steps=steps, scheduler=scheduler, seed=seed, batch=batch, threads=threads, dtype=dtype.value, device=device,
         size=size, align=align.value, detector=detector, codec_name=codec, format=format.value, unit_images=unit,
         tries=tries, filters=steps_of_curation, decoder=decoder, compiled=compiled,
@@ -180,10 +182,10 @@ def generate(
     emit(result, json=json, text=_summary(result))
 
 
-def _rule(name: str, weight: float, interval: tuple[float, float] | None, reuse: int) -> Guidance:
+def _rule(name: str, weight: float, interval: tuple[float, float] | None) -> Guidance:
     from negface.sampling import guidance
 
-    rule = guidance.make(name, None if name == "none" else weight).reusing(reuse)
+    rule = guidance.make(name, None if name == "none" else weight)
     return rule if interval is None else rule.on(*interval)
 
 

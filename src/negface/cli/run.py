@@ -35,8 +35,8 @@ def run(
         "perception.  [default: the recipe's]", show_default=False)] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes of generation; bytes do not depend on "
                                          "it.")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner; the report says "
-                                        "so.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Accept a judge that is the conditioner or was trained on "
+                                        "people it measures; the report says so.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Do all of it: embed, train, generate with every strategy, measure, compare, report. Resumable.

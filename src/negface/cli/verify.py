@@ -55,8 +55,8 @@ def verify(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Pictures at a time; numbers do not depend on "
                                                 "it.  [default: all processors]", show_default=False)] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    force: Annotated[bool, typer.Option("--force", help="Test a recogniser on people it was trained on; the table "
-                                        "warns.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Test a recogniser on people it was trained on, or on "
+                                        "pairs it was chosen by; the table warns.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Verification accuracy, EER and TAR@FAR of recognisers on benchmarks, with intervals.

@@ -44,7 +44,20 @@ class Adherence:
 def adherence(embeddings: Any, wanted: Any, contexts: Any, *, bootstrap: int = 1000, seed: int = 0,
               embedded_by: Any = None, conditioner: Any = None, force: bool = False) -> Adherence:
     """Cosine of ``embeddings`` ``[n, d]``, made by the conditioner, to rows ``wanted`` ``[n]`` of ``contexts`` ``[m,
-    d]``.
+    d]``. Errors: as of ``image_adherence``."""
+    cosines, first_place = image_adherence(embeddings, wanted, contexts, embedded_by=embedded_by,
+                                           conditioner=conditioner, force=force)
+    names, codes = np.unique(np.asarray(wanted), return_inverse=True)
+    mean, low, high = mean_with_interval(cosines, codes, replicates=bootstrap, seed=seed)
+    first, first_low, first_high = mean_with_interval(first_place * 1.0, codes, replicates=bootstrap, seed=seed)
+    per_identity = np.bincount(codes, cosines) / np.bincount(codes)
+    return Adherence(mean, low, high, first, first_low, first_high, float(per_identity.std()), len(cosines), len(names),
+                     len(contexts))
+
+
+def image_adherence(embeddings: Any, wanted: Any, contexts: Any, *, embedded_by: Any = None, conditioner: Any = None,
+                    force: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Image by image: the cosine to its context, float64 ``[n]``, and whether no other context is nearer, bool ``[n]``.
 
     Errors: ``InputError`` for shapes, NaN and rows out of range; ``MismatchError`` if ``embedded_by`` is known not to
     be the ``conditioner`` of the contexts (unless ``force``): cosines across recognisers mean nothing.
@@ -63,12 +76,7 @@ def adherence(embeddings: Any, wanted: Any, contexts: Any, *, bootstrap: int = 1
     cosines = np.einsum("nd,nd->n", images, bank[wanted], dtype=np.float64)
     nearest = np.concatenate([torch.mm(torch.from_numpy(images[at : at + _BLOCK]), torch.from_numpy(bank).T)
                               .argmax(dim=1).numpy() for at in range(0, len(images), _BLOCK)])
-    names, codes = np.unique(wanted, return_inverse=True)
-    mean, low, high = mean_with_interval(cosines, codes, replicates=bootstrap, seed=seed)
-    first, first_low, first_high = mean_with_interval((nearest == wanted) * 1.0, codes, replicates=bootstrap, seed=seed)
-    per_identity = np.bincount(codes, cosines) / np.bincount(codes)
-    return Adherence(mean, low, high, first, first_low, first_high, float(per_identity.std()), len(images), len(names),
-                     len(bank))
+    return cosines, nearest == wanted
 
 
 def _check_conditioner(embedded_by: Any, conditioner: Any, force: bool) -> None:

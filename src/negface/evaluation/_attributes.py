@@ -64,7 +64,7 @@ def attribute_spread(measured: Mapping[str, Any], labels: Any, *, analyser: str,
         raise InputError("no person has two images", where="diversity")
     values: dict[str, tuple[float, float | None, float | None] | None] = {}
     for name, numbers in measured.items():
-        spread = _spread(np.asarray(numbers, np.float64), codes, name)
+        spread = person_spread(np.asarray(numbers, np.float64), codes, name)
         unknown = (photographs and name not in ON_PHOTOGRAPHS) or not np.isfinite(spread).any()
         values[name] = None if unknown else mean_with_interval(spread, np.arange(len(spread)), replicates=bootstrap,
                                                                seed=seed)
@@ -72,7 +72,7 @@ def attribute_spread(measured: Mapping[str, Any], labels: Any, *, analyser: str,
                            photographs, int((np.bincount(codes) >= 2).sum()))
 
 
-def _spread(numbers: np.ndarray, codes: np.ndarray, name: str) -> np.ndarray:
+def person_spread(numbers: np.ndarray, codes: np.ndarray, name: str) -> np.ndarray:
     """Standard deviation (of the population) of each person's images; NaN with fewer than two."""
     if numbers.shape != codes.shape:
         raise InputError(f"{len(codes)} numbers were expected, got {list(numbers.shape)}", where=name)

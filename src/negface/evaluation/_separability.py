@@ -20,8 +20,11 @@ from . import bootstrap as resampling
 from . import lookout
 from . import operating_points as points
 from .at_scale import AtScale, measure_at_scale
+from .devices import check_device
+from .genuine import sums_with_others
 from .inputs import Gallery, gallery, unit_rows
 from .judges import check_judge
+from .ranked import SortedScores
 from .scoring import HISTOGRAM_BINS, LATTICE, Impostors, Plan, genuine_scores, sample_impostors, scan
 from .tails import MapBlocks
 
@@ -32,7 +35,7 @@ _SMALL_SAMPLE = 1 << 15
 _KEEP_ALL = 1 << 22
 _FEW_IDENTITIES = 500
 PRECISIONS = ("float32", "int8")
-_LARGE_IMAGES = 60_000
+_LARGE_IMAGES, _LARGE_GENUINE = 60_000, 1 << 25
 # Identities squared times replicates: beyond this the bootstrap takes minutes, and longer than the scores.
 _LARGE_WEIGHING = 2e10
 
@@ -104,16 +107,19 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
     (default: torch's) change neither numbers nor, noticeably, memory. ``judge`` and ``conditioner`` are recognisers,
     declarations, provenance or hashes: the same one twice is refused unless ``force``.
 
-    Large sets (``at_scale``; by default above 60,000 images, or where the bootstrap would take longer than the scores)
+    Large sets (``at_scale``; by default above 60,000 images or 2^25 genuine pairs, which the bootstrap needs one by
+    one, 16 bytes each, or where it would take longer than the scores)
     are measured by ``measure_at_scale``: the same values, but intervals by the jackknife over identities. Only there:
-    ``precision="int8"`` scores in int8 and again in float32 around the operating points, ``device`` is a torch device,
-    ``map_blocks`` spreads the work over an executor; each of these asks for that way. ``training`` embeddings ``[m,
-    d]``: where the set is measured that way, their nearest row to every image comes out of the same pass (``nearest``,
-    for ``leakage``).
+    ``precision="int8"`` scores in int8 and again in float32 around the operating points, ``device`` (``cpu``, ``cuda``,
+    ``cuda:N``) makes the products, ``map_blocks`` spreads the work over an executor; each of these asks for that way.
+    ``training`` embeddings ``[m, d]``: where the set is measured that way, their nearest row to every image comes out
+    of the same pass (``nearest``, for ``leakage``).
 
-    Errors: ``InputError`` for NaN, zero rows, wrong lengths, fewer than two identities, no genuine pair;
-    ``MismatchError`` for a judge that is the conditioner; ``UnknownNameError`` for another precision.
+    Errors: ``InputError`` for NaN, zero rows, wrong lengths, fewer than two identities, no genuine pair, or a device
+    that is not usable; ``MismatchError`` for a judge that is the conditioner; ``UnknownNameError`` for another
+    precision.
     """
+    check_device(device)
     if bootstrap < 0 or block < 1:
         raise InputError("bootstrap must be 0 or more and block 1 or more", where="separability")
     if precision not in PRECISIONS:
@@ -132,9 +138,10 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
         return _from_scale(people, found, **common)
     scores, codes = genuine_scores(people)
     weights = resampling.multiplicities(people.n_identities, bootstrap, seed)
-    plan = _plan(people, np.sort(scores), weights, seed)
+    genuine = SortedScores(scores)
+    plan = _plan(people, genuine, weights, seed)
     impostors = scan(people, plan, block=block, threads=threads)
-    counts = points.Counts(plan.thresholds, impostors.bins, impostors.kept, np.sort(scores))
+    counts = points.Counts(plan.thresholds, impostors.bins, impostors.kept, genuine)
     needed = sorted(points.needed_bins(counts))
     if not plan.keep[needed].all():
         # The sample looked in the wrong place; now the bins are known for certain.
@@ -142,13 +149,15 @@ def separability(embeddings: Any, labels: Any, *, bootstrap: int = 1000, seed: i
         keep[needed] = True
         plan = dataclasses.replace(plan, keep=keep, multiplicity=weights[:, :0])
         again = scan(people, plan, block=block, threads=threads)
-        counts = points.Counts(plan.thresholds, again.bins, again.kept, counts.genuine)
-    values, thresholds = _estimates(counts, impostors, scores, plan.centre)
+        counts = points.Counts(plan.thresholds, again.bins, again.kept, genuine)
+    sums = resampling.centred_sums(scores, codes, plan.centre, people.n_identities)
+    values, thresholds = _estimates(counts, impostors, sums.sum(axis=1), plan.centre)
     replicates = _replicates(people, plan.thresholds, impostors, scores, codes, weights, plan.centre)
+    own = sums[0] + plan.centre * people.sizes * (people.sizes - 1) / 2
     return Separability(
         **values, intervals=_intervals(replicates), thresholds=thresholds,
-        histogram=_histogram(scores, impostors.histogram), det=_det(counts),
-        closest_pairs=_closest(people, impostors.closest), outliers=_outliers(people, scores, codes, _sums(people)),
+        histogram=_histogram(_binned(genuine), impostors.histogram), det=_det(counts),
+        closest_pairs=_closest(people, impostors.closest), outliers=_outliers(people, own, sums_with_others(people)),
         bootstrap=bootstrap, interval_method="bootstrap over identities" if bootstrap else None, **common)
 
 
@@ -163,29 +172,30 @@ def _rows(training: Any, people: Gallery) -> Gallery:
 
 
 def _is_large(people: Gallery, bootstrap: int) -> bool:
-    return len(people.codes) > _LARGE_IMAGES or people.n_identities**2 * bootstrap > _LARGE_WEIGHING
+    return (len(people.codes) > _LARGE_IMAGES or people.n_genuine > _LARGE_GENUINE
+            or people.n_identities**2 * bootstrap > _LARGE_WEIGHING)
 
 
 def _from_scale(people: Gallery, found: AtScale, **common: Any) -> Separability:
     moments = found.moments
     return Separability(
         **found.values, intervals=dict.fromkeys(MEASURES, (None, None)) | found.intervals,
-        thresholds=found.thresholds, histogram=_histogram(moments.genuine, found.histogram), det=found.det,
+        thresholds=found.thresholds, histogram=_histogram(found.genuine_histogram, found.histogram), det=found.det,
         closest_pairs=_closest(people, found.closest),
-        outliers=_outliers(people, moments.genuine, moments.codes, moments.identity_sums), bootstrap=0,
+        outliers=_outliers(people, moments.genuine[0], moments.with_others), bootstrap=0,
         interval_method="jackknife over identities" if found.intervals else None,
         precision="int8" if found.score_error else "float32", score_error=found.score_error, nearest=found.nearest,
         **common)
 
 
-def _plan(people: Gallery, genuine: np.ndarray, weights: np.ndarray, seed: int) -> Plan:
+def _plan(people: Gallery, genuine: SortedScores, weights: np.ndarray, seed: int) -> Plan:
     """Where to place thresholds and which scores to keep, from a sample of impostor pairs. A guess: it is checked."""
     few = people.n_impostor <= _KEEP_ALL
     sample, first, second = sample_impostors(people, _SMALL_SAMPLE if few else _SAMPLE, seed)
     if not len(sample):
         sample, first, second = np.zeros(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
     ascending = np.sort(sample)
-    spans = lookout.spans(ascending, genuine)
+    spans = lookout.spans(ascending, genuine.below(ascending) / len(genuine))
     n_levels = 192 if people.n_identities <= _FEW_IDENTITIES else 64
     levels = 1 / (1 + np.exp(-np.linspace(3.9, math.log(2 / len(sample)), n_levels)))
     inner = [np.quantile(ascending, 1 - levels), np.linspace(ascending[-1], 1, 8)]
@@ -208,10 +218,10 @@ def _estimates(counts: points.Counts, impostors: Impostors, genuine: np.ndarray,
     values["eer"], thresholds["eer"] = points.equal_error(counts)
     for name, divisor in points.FMR_BOUNDS.items():
         values[name], thresholds[name] = points.miss_at_fmr(counts, divisor)
-    exact = genuine.astype(np.float64)
-    values["genuine_mean"], values["genuine_std"] = float(exact.mean()), float(exact.std())
-    mean, square = impostors.moments / counts.n_impostor
-    values["impostor_mean"], values["impostor_std"] = float(mean + centre), math.sqrt(max(square - mean**2, 0.0))
+    for kind, sums, count in (("genuine", genuine, len(counts.genuine)),
+                              ("impostor", impostors.moments, counts.n_impostor)):
+        mean, square = sums / count
+        values[f"{kind}_mean"], values[f"{kind}_std"] = float(mean + centre), math.sqrt(max(square - mean**2, 0.0))
     fdr, dprime = resampling.fisher(*(np.float64(values[f"{kind}_{moment}"]) for kind in ("genuine", "impostor")
                                       for moment in ("mean", "std")))
     values["fdr"], values["dprime"] = float(fdr), float(dprime)
@@ -220,8 +230,7 @@ def _estimates(counts: points.Counts, impostors: Impostors, genuine: np.ndarray,
 
 def _replicates(people: Gallery, thresholds: np.ndarray, impostors: Impostors, scores: np.ndarray, codes: np.ndarray,
                 weights: np.ndarray, centre: float) -> resampling.Replicates:
-    centred = scores.astype(np.float64) - centre
-    sums = np.stack([np.bincount(codes, value, minlength=people.n_identities) for value in (centred, centred**2)])
+    sums = resampling.centred_sums(scores, codes, centre, people.n_identities)
     sizes = people.sizes.astype(np.float64)
     images = sizes @ weights
     steps, missed = resampling.genuine_steps(scores, codes, weights)
@@ -240,14 +249,18 @@ def _intervals(replicates: resampling.Replicates) -> dict[str, tuple[float | Non
     return {name: resampling.interval(values[name]) for name in MEASURES}
 
 
+def _binned(scores: SortedScores) -> np.ndarray:
+    below = scores.below(np.linspace(-1, 1, HISTOGRAM_BINS + 1)[1:-1])
+    return np.diff(np.concatenate([[0], below, [len(scores)]]))
+
+
 def _histogram(genuine: np.ndarray, impostor: np.ndarray) -> dict[str, list]:
-    edges = np.linspace(-1, 1, HISTOGRAM_BINS + 1)
-    return {"edges": edges.tolist(), "genuine": np.histogram(np.clip(genuine, -1, 1), edges)[0].tolist(),
+    return {"edges": np.linspace(-1, 1, HISTOGRAM_BINS + 1).tolist(), "genuine": genuine.tolist(),
             "impostor": impostor.tolist()}
 
 
 def _det(counts: points.Counts) -> dict[str, list]:
-    missed = np.searchsorted(counts.genuine, counts.thresholds, side="left")
+    missed = counts.genuine.below(counts.thresholds)
     return {"threshold": counts.thresholds.tolist(), "fmr": (counts.at_least() / counts.n_impostor).tolist(),
             "fnmr": (missed / len(counts.genuine)).tolist()}
 
@@ -259,20 +272,14 @@ def _closest(people: Gallery, closest: list[tuple[float, int, int]]) -> list[dic
              "b_identity": people.names[code_of[b]].item()} for score, a, b in closest]
 
 
-def _sums(people: Gallery) -> np.ndarray:
-    """The sum of each person's embeddings, float64 ``[identities, d]``."""
-    starts = np.concatenate([[0], people.sizes.cumsum()[:-1]])
-    return np.add.reduceat(people.embeddings.astype(np.float64), starts, axis=0)
-
-
-def _outliers(people: Gallery, scores: np.ndarray, codes: np.ndarray, sums: np.ndarray,
-              wanted: int = 20) -> dict[str, list]:
-    """Identities with the lowest genuine mean and with the highest mean cosine to everyone else."""
+def _outliers(people: Gallery, own: np.ndarray, with_others: np.ndarray, wanted: int = 20) -> dict[str, list]:
+    """Identities with the lowest genuine mean and with the highest mean cosine to everyone else; ``own`` and
+    ``with_others``: the sum of each person's genuine and impostor scores."""
     pairs = people.sizes * (people.sizes - 1) / 2
     others = people.sizes * (people.sizes.sum() - people.sizes)
     with np.errstate(invalid="ignore"):
-        genuine = np.bincount(codes, scores, minlength=people.n_identities) / pairs
-    impostor = np.einsum("id,id->i", sums, sums.sum(axis=0) - sums) / others
+        genuine = own / pairs
+    impostor = with_others / others
     paired = np.flatnonzero(pairs)
     return {
         "lowest_genuine": [{"identity": people.names[at].item(), "genuine_mean": float(genuine[at])}

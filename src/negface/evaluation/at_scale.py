@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from . import jackknife, lookout
 from . import operating_points as points
+from .genuine import distinct_genuine, missed_genuine
 from .inputs import Gallery
 from .int8_scores import Int8Gallery, to_int8
 from .moments import Moments, pair_moments
+from .ranked import LAST_BIN, BinnedScores, bin_of
 from .scoring import HISTOGRAM_BINS, LATTICE
 from .tails import ERROR_UNITS, FINE, MapBlocks, TailPlan, Tails, TailWork, count_tails, over_threads
 
@@ -28,6 +32,7 @@ _RESCORED_SHARE, _RESCORED_PAIRS = 0.002, 1 << 24
 _MARK_ALL_IMAGES = 1 << 16
 _MARK_STRIDE = 8
 _CURVE_POINTS = 256
+_EDGES = np.arange(-LATTICE, LATTICE + 1) / LATTICE
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class AtScale:
     thresholds: dict[str, float]
     intervals: dict[str, tuple[float | None, float | None]]
     histogram: np.ndarray
+    genuine_histogram: np.ndarray
     det: dict[str, list]
     closest: list[tuple[float, int, int]]
     moments: Moments
@@ -55,8 +61,9 @@ def measure_at_scale(people: Gallery, *, intervals: bool = True, seed: int = 0, 
     ``map_blocks`` spreads the pass over whatever it likes (default: ``threads`` of this process); ``block``: images in
     a unit of work. Neither changes a number. ``training``: find its nearest row to every image in the same pass.
     """
-    moments = pair_moments(people, without_each=intervals, threads=threads)
-    genuine = np.sort(moments.genuine)
+    where: dict[str, Any] = {"threads": threads, "device": device}
+    moments = pair_moments(people, without_each=intervals, **where)
+    genuine = BinnedScores(moments.genuine_bins, partial(distinct_genuine, people, **where))
     quantised = to_int8(people, seed=seed, device=device) if int8 else None
     slack = _slack_cells(quantised)
     if quantised is not None:
@@ -67,15 +74,18 @@ def measure_at_scale(people: Gallery, *, intervals: bool = True, seed: int = 0, 
     tails = count_tails(work, spread)
     counts = _counts(tails, work.plan, genuine, slack)
     exact, last = replace(work, plan=replace(work.plan, marks=(), n_closest=0), training=None), tails
+    looked: set[int] = set()
     while missing := _missing(counts, exact.plan, slack):
-        # The sample looked in the wrong place; now the cells are known, within the slack of int8.
-        exact = replace(exact, plan=replace(exact.plan, **_spans_over(missing, counts, slack)))
+        # The sample looked in the wrong place; now the cells are known, within the slack of int8. None is left again,
+        # so that this ends.
+        looked |= {*missing, *_needed_cells(counts)}
+        exact = replace(exact, plan=replace(exact.plan, **_spans_over(looked, counts, slack)))
         last = count_tails(exact, spread)
         counts = _counts(last, exact.plan, genuine, slack)
     values, thresholds = _estimates(counts, moments)
-    found = _intervals(people, values, counts, tails, work.plan, moments) if intervals else {}
+    found = _intervals(people, values, counts, tails, work.plan, moments, where) if intervals else {}
     closest = sorted(tails.closest.values(), key=lambda item: (-item[0], item[1], item[2]))[: work.plan.n_closest]
-    return AtScale(values, thresholds, found, _histogram(counts), _det(counts),
+    return AtScale(values, thresholds, found, _histogram(counts.bins), _histogram(moments.genuine_bins), _det(counts),
                    [(score, int(people.order[i]), int(people.order[j])) for score, i, j in closest], moments,
                    _score_error(quantised, last, exact.plan, counts) if quantised is not None else None,
                    _nearest(people, tails) if training is not None else None)
@@ -91,26 +101,32 @@ def _slack_cells(quantised: Int8Gallery | None) -> int:
     return math.ceil(quantised.slack * LATTICE) if quantised is not None else 0
 
 
-def _plan(people: Gallery, genuine: np.ndarray, seed: int, slack: int, intervals: bool) -> TailPlan:
+def _plan(people: Gallery, genuine: BinnedScores, seed: int, slack: int, intervals: bool) -> TailPlan:
     count = min(_SAMPLE, max(people.n_impostor // _SAMPLED_OF, _LEAST_SAMPLE))
     sample = lookout.sample_tiles(people, count, seed)
     if not len(sample.scores):
         sample = lookout.Sample(np.zeros(1, np.float32), *np.zeros((3, 1), np.int64))
     ascending = np.sort(sample.scores)
-    thinned = ascending[:: -(-len(ascending) // _MARKING)]
-    guess = points.Counts(np.zeros(0), np.array([len(thinned)]), thinned, genuine)
-    marks = [points.equal_error(guess)[1], *(points.miss_at_fmr(guess, divisor)[1]
-                                             for divisor in points.FMR_BOUNDS.values())]
-    spans = []
-    for low, high in lookout.spans(ascending, genuine, sample.widen):
+    spans, cells = [], bin_of(ascending)
+    # To a cell of the lattice, which needs no look at the scores inside it.
+    missed = genuine.below((cells - 1 - LATTICE) / LATTICE) / len(genuine)
+    for low, high in lookout.spans(ascending, missed, sample.widen):
         start = max(math.floor(low * LATTICE), -LATTICE)
         spans.append((start, min(max(math.floor(high * LATTICE), start) + 1, start + _WIDEST_SPAN)))
-    cells = np.bincount(np.clip(np.floor(ascending * LATTICE).astype(int), -LATTICE - 1, LATTICE) + LATTICE + 1,
-                        minlength=2 * LATTICE + 2)
+    bins = np.bincount(cells, minlength=LAST_BIN + 1) * (people.n_impostor / len(ascending))
     stride = 1 if len(people.codes) <= _MARK_ALL_IMAGES else _MARK_STRIDE
-    return TailPlan(**_apart(spans, cells * (people.n_impostor / len(ascending)), slack), mark_stride=stride,
+    return TailPlan(**_apart(spans, bins, slack), mark_stride=stride,
                     floor=lookout.floor(people, sample.scores, sample.first, sample.second),
-                    marks=tuple(float(np.clip(mark, -1, 1)) for mark in marks) if intervals else ())
+                    marks=_marks(ascending[:: -(-len(ascending) // _MARKING)], genuine) if intervals else ())
+
+
+def _marks(sample: np.ndarray, genuine: BinnedScores) -> tuple[float, ...]:
+    """The operating points as a sample of impostor scores, ascending, has them."""
+    guess = points.Counts(_EDGES, np.bincount(bin_of(sample), minlength=LAST_BIN + 1), sample, genuine)
+    genuine.prepare(points.needed_bins(guess))
+    marks = [points.equal_error(guess)[1], *(points.miss_at_fmr(guess, divisor)[1]
+                                             for divisor in points.FMR_BOUNDS.values())]
+    return tuple(float(np.clip(mark, -1, 1)) for mark in marks)
 
 
 def _apart(spans: list[tuple[int, int]], bins: np.ndarray, slack: int) -> dict[str, tuple]:
@@ -129,7 +145,7 @@ def _apart(spans: list[tuple[int, int]], bins: np.ndarray, slack: int) -> dict[s
     return {"spans": tuple(joined), "every": tuple(every)}
 
 
-def _counts(tails: Tails, plan: TailPlan, genuine: np.ndarray, slack: int) -> points.Counts:
+def _counts(tails: Tails, plan: TailPlan, genuine: BinnedScores, slack: int) -> points.Counts:
     """Counts with scores kept inside the spans; where int8 placed pairs, what float32 said of them instead."""
     bins, kept, copies = tails.bins, [], []
     for (first, end), fine, placed in zip(plan.spans, tails.fine, tails.placed, strict=True):
@@ -142,8 +158,7 @@ def _counts(tails: Tails, plan: TailPlan, genuine: np.ndarray, slack: int) -> po
         at = np.flatnonzero(fine[1:-1])
         kept.append((first / LATTICE + at / FINE).astype(np.float32))
         copies.append(fine[1:-1][at])
-    edges = np.arange(-LATTICE, LATTICE + 1) / LATTICE
-    return points.Counts(edges, bins, np.concatenate(kept), genuine, np.concatenate(copies))
+    return points.Counts(_EDGES, bins, np.concatenate(kept), genuine, np.concatenate(copies))
 
 
 def _rounded_share(counts: np.ndarray, total: int) -> np.ndarray:
@@ -158,20 +173,25 @@ def _rounded_share(counts: np.ndarray, total: int) -> np.ndarray:
 
 def _missing(counts: points.Counts, plan: TailPlan, slack: int) -> list[int]:
     """Cells that hold an operating point and were not looked into."""
-    cells = [bin_ - 1 - LATTICE for bin_ in sorted(points.needed_bins(counts))]
-    return [cell for cell in cells
+    return [cell for cell in _needed_cells(counts)
             if not any(first <= cell < end for first, end in plan.spans)
             and counts.bins[max(cell + LATTICE + 1 - slack, 0) : cell + LATTICE + 2 + slack].any()]
 
 
-def _spans_over(missing: list[int], counts: points.Counts, slack: int) -> dict[str, tuple]:
-    cells = {*missing, *(bin_ - 1 - LATTICE for bin_ in points.needed_bins(counts))}
-    return _apart([(cell - slack, cell + slack + 1) for cell in cells], counts.bins, slack)
+def _needed_cells(counts: points.Counts) -> list[int]:
+    return [bin_ - 1 - LATTICE for bin_ in sorted(points.needed_bins(counts))]
+
+
+def _spans_over(cells: set[int], counts: points.Counts, slack: int) -> dict[str, tuple]:
+    # Beyond the cells below -1 and from 1 up there is nothing.
+    around = [(max(cell - slack, -LATTICE - 1), min(cell + slack, LATTICE) + 1) for cell in cells]
+    return _apart(around, counts.bins, slack)
 
 
 def _estimates(counts: points.Counts, moments: Moments) -> tuple[dict[str, float], dict[str, float]]:
     values = {name: float(value) for name, value in moments.whole.measures().items()}
     thresholds: dict[str, float] = {}
+    counts.genuine.prepare(points.needed_bins(counts))
     values["eer"], thresholds["eer"] = points.equal_error(counts)
     for name, divisor in points.FMR_BOUNDS.items():
         values[name], thresholds[name] = points.miss_at_fmr(counts, divisor)
@@ -179,20 +199,20 @@ def _estimates(counts: points.Counts, moments: Moments) -> tuple[dict[str, float
 
 
 def _intervals(people: Gallery, values: dict[str, float], counts: points.Counts, tails: Tails, plan: TailPlan,
-               moments: Moments) -> dict[str, tuple[float | None, float | None]]:
-    without = moments.without.measures()
-    rates = jackknife.rates_without(tails.marked, people.sizes, moments.genuine, moments.codes, plan.marks)
-    without["eer"] = jackknife.eer_without(values["eer"], counts, rates[0])
-    for name, rate in zip(points.FMR_BOUNDS, rates[1:], strict=True):
-        without[name] = jackknife.miss_without(values[name], counts, rate)
+               moments: Moments, where: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    without, slopes = moments.without.measures(), jackknife.slopes(counts, plan.marks)
+    rates = jackknife.rates_without(tails.marked, people.sizes, missed_genuine(people, plan.marks, **where), plan.marks)
+    without["eer"] = jackknife.eer_without(values["eer"], slopes[0], rates[0])
+    for name, slope, rate in zip(points.FMR_BOUNDS, slopes[1:], rates[1:], strict=True):
+        without[name] = jackknife.miss_without(values[name], slope, rate)
     return {name: jackknife.interval(name, value, without[name]) for name, value in values.items()}
 
 
-def _histogram(counts: points.Counts) -> np.ndarray:
-    inner = counts.bins[1:-1].reshape(HISTOGRAM_BINS, -1).sum(axis=1)
+def _histogram(bins: np.ndarray) -> np.ndarray:
+    inner = bins[1:-1].reshape(HISTOGRAM_BINS, -1).sum(axis=1)
     # A cosine of exactly 1, or a rounding beyond either end, belongs to the bin at that end.
-    inner[0] += counts.bins[0]
-    inner[-1] += counts.bins[-1]
+    inner[0] += bins[0]
+    inner[-1] += bins[-1]
     return inner
 
 
@@ -202,9 +222,8 @@ def _det(counts: points.Counts) -> dict[str, list]:
     levels = 1 / (1 + np.exp(-np.linspace(4, math.log(2 / counts.n_impostor), _CURVE_POINTS)))
     at = np.unique(np.clip(np.concatenate([[0, len(rate) - 1], np.searchsorted(-rate, -levels)]), 0, len(rate) - 1))
     thresholds = counts.thresholds[at]
-    missed = np.searchsorted(counts.genuine, thresholds, side="left")
     return {"threshold": thresholds.tolist(), "fmr": rate[at].tolist(),
-            "fnmr": (missed / len(counts.genuine)).tolist()}
+            "fnmr": (counts.genuine.below(thresholds) / len(counts.genuine)).tolist()}
 
 
 def _score_error(quantised: Int8Gallery, tails: Tails, plan: TailPlan, counts: points.Counts) -> dict[str, float]:

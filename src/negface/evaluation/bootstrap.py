@@ -16,6 +16,7 @@ from negface.foundation.noise import keyed_generator
 
 LEVEL = 0.95
 _GENUINE_STEPS = 2048
+_CHUNK = 1 << 20
 
 
 def multiplicities(n_identities: int, replicates: int, seed: int) -> np.ndarray:
@@ -82,22 +83,33 @@ def genuine_steps(scores: np.ndarray, codes: np.ndarray, weights: np.ndarray) ->
 
     All scores are steps while they are few; of many, 2,048 evenly spread and 2,048 denser towards the low end are.
     """
-    order = np.argsort(scores, kind="stable")
-    n = len(scores)
+    ascending, n = np.sort(scores), len(scores)
     if n <= 2 * _GENUINE_STEPS:
         rank = np.arange(n)
     else:
         dense = np.geomspace(1, n, _GENUINE_STEPS).astype(np.int64) - 1
         rank = np.unique(np.concatenate([np.linspace(0, n - 1, _GENUINE_STEPS).astype(np.int64), dense]))
-    steps = np.unique(scores[order][rank])
-    cell = np.searchsorted(steps, scores, side="right")
+    steps = np.unique(ascending[rank])
+    del ascending
     table = np.zeros((weights.shape[0], len(steps) + 1), np.float32)
-    np.add.at(table, (codes, cell), 1)
+    for at in range(0, n, _CHUNK):
+        part = slice(at, at + _CHUNK)
+        np.add.at(table, (codes[part], np.searchsorted(steps, scores[part], side="right")), 1)
     below = table.T @ weights.astype(np.float32)
     # Cell k holds steps[k-1] <= s < steps[k]; below step k lie cells 0 .. k.
     below = below.astype(np.float64).cumsum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return steps, below / below[-1]
+
+
+def centred_sums(scores: np.ndarray, codes: np.ndarray, centre: float, n_identities: int) -> np.ndarray:
+    """Every person's sum of ``s - centre`` and of its square, float64 ``[2, n_identities]``."""
+    sums = np.zeros((2, n_identities))
+    for at in range(0, len(scores), _CHUNK):
+        part, centred = codes[at : at + _CHUNK], scores[at : at + _CHUNK].astype(np.float64) - centre
+        for total, value in zip(sums, (centred, centred**2), strict=True):
+            total += np.bincount(part, value, minlength=n_identities)
+    return sums
 
 
 def moments(replicates: Replicates) -> dict[str, np.ndarray]:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from negface.contexts import ContextBank
-from negface.foundation.errors import InputError
+from negface.foundation.errors import InputError, MismatchError
 from negface.perception import Embeddings
 
-from ._adherence import adherence
+from ._adherence import adherence, image_adherence
 from ._diversity import feature_diversity, pose_diversity
 from ._leakage import check_one_recogniser, leakage
 from ._separability import separability
@@ -35,7 +35,8 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
             pose: Any = None, pose_model: str = "not named", features: Embeddings | None = None,
             training: Embeddings | None = None, calibration: Embeddings | None = None, conditioner: Any = None,
             bootstrap: int = 1000, seed: int = 0, threads: int | None = None, force: bool = False,
-            precision: str = "float32", map_blocks: MapBlocks | None = None) -> dict[str, Any]:
+            precision: str = "float32", device: str = "cpu",
+            map_blocks: MapBlocks | None = None) -> dict[str, Any]:
     """Measure all that the inputs allow; plain data with ``_low``/``_high`` beside every measure.
 
     Args:
@@ -47,6 +48,7 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
         training, calibration: training people and real people for the threshold, by the judge: leakage.
         conditioner: name and hash or hash, where ``contexts`` does not say.
         precision: of the scores, ``float32`` or ``int8`` (docs/scoring.md).
+        device: ``cpu``, ``cuda`` or ``cuda:N``, of the scores; a GPU asks for the way of large sets.
         map_blocks: spreads the pass over all pairs (``tails``); asks for the way of large sets.
 
     ``diversity`` is ``genuine_std``, the spread under the judge. Errors: as of the single measures.
@@ -54,7 +56,7 @@ def measure(judged: Embeddings, *, contexts: ContextBank | None = None, conditio
     conditioner = conditioner or (contexts.conditioner if contexts else None) or _recogniser(conditioned)
     shared: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
     check_one_recogniser(_recogniser(judged), _recogniser(training))
-    found = separability(judged.embeddings, judged.labels, threads=threads, precision=precision,
+    found = separability(judged.embeddings, judged.labels, threads=threads, precision=precision, device=device,
                          judge=_recogniser(judged), conditioner=conditioner, force=force, map_blocks=map_blocks,
                          training=training.embeddings if training is not None else None, **shared)
     out = found.to_dict()
@@ -90,6 +92,35 @@ def leakage_of(judged: Embeddings, training: Embeddings, calibration: Embeddings
                   seed=seed, nearest=nearest).to_dict()
     _name(out["leakage_closest"], {"image": judged.images, "training_image": training.images},
           {"identity": judged.identities, "training_identity": training.identities})
+    return out
+
+
+def per_image(judged: Embeddings, *, contexts: ContextBank | None = None, conditioned: Embeddings | None = None,
+              training: Embeddings | None = None, calibration: Embeddings | None = None, seed: int = 0,
+              force: bool = False) -> dict[str, np.ndarray]:
+    """What can be told of every image, float64 ``[n]``, as ``groups.fairness`` takes it.
+
+    ``adherence`` (cosine), ``adherence_rank1`` and ``leakage_rate`` (0 or 1), as far as the inputs allow. Arguments and
+    errors as of ``measure``; besides, ``MismatchError`` where judge and conditioner embedded other pictures.
+    """
+    out: dict[str, np.ndarray] = {}
+    if (conditioned is None) != (contexts is None):
+        raise InputError("the bank of contexts and the embeddings by the conditioner belong together",
+                         where="adherence", fix="give both, or neither")
+    if conditioned is not None and contexts is not None:
+        if len(conditioned) != len(judged) or (judged.images and conditioned.images
+                                               and judged.images != conditioned.images):
+            raise MismatchError("judge and conditioner did not embed the same pictures in the same order",
+                                where="adherence", fix="embed one dataset with both")
+        cosines, first = image_adherence(conditioned.embeddings, wanted_rows(conditioned, contexts), contexts.contexts,
+                                         embedded_by=_recogniser(conditioned), conditioner=contexts.conditioner,
+                                         force=force)
+        out |= {"adherence": cosines, "adherence_rank1": first.astype(np.float64)}
+    if training is not None:
+        found = leakage(judged.embeddings, judged.labels, training.embeddings, training.labels, bootstrap=0, seed=seed,
+                        calibration=(calibration.embeddings, calibration.labels) if calibration else None,
+                        embedded_by=_recogniser(judged), training_embedded_by=_recogniser(training), n_closest=1)
+        out["leakage_rate"] = (found.nearest >= found.threshold).astype(np.float64)
     return out
 
 

@@ -21,12 +21,14 @@ from .scoring import Tiles
 SLACK_DEVIATIONS = 6.0
 _BLOCK = 4096
 _PAIRS = 2048
+_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
 class Int8Gallery:
-    """``codes`` int8 ``[n, d]`` and ``scales`` float32 ``[n]``; ``bound``: no score is off by more; ``deviation``: the
-    root mean square by which sampled scores are off; ``slack``: six of these, or the largest seen, if that is more."""
+    """``codes`` int8 ``[n, d]``, with zeros to the next multiple of 8, and ``scales`` float32 ``[n]``; ``bound``: no
+    score is off by more; ``deviation``: the root mean square by which sampled scores are off; ``slack``: six of these,
+    or the largest seen, if that is more."""
 
     codes: torch.Tensor
     scales: torch.Tensor
@@ -67,12 +69,14 @@ def _hush() -> None:
 def to_int8(people: Gallery, *, seed: int, device: str = "cpu", sample: int = 1 << 16) -> Int8Gallery:
     """Quantise a gallery and measure on ``sample`` random impostor pairs how far its scores are off."""
     n, d = people.embeddings.shape
-    codes, scales, residuals = torch.empty(n, d, dtype=torch.int8), torch.empty(n), np.empty(n)
+    # Torch's int8 product is wrong for rows of one number, and takes no others than multiples of 8 on a GPU.
+    codes = torch.zeros(n, -(-d // _MULTIPLE) * _MULTIPLE, dtype=torch.int8)
+    scales, residuals = torch.empty(n), np.empty(n)
     for at in range(0, n, _BLOCK):
         rows = torch.from_numpy(people.embeddings[at : at + _BLOCK])
         scale = rows.abs().amax(dim=1) / 127
         rounded = (rows / scale[:, None]).round_()
-        codes[at : at + _BLOCK], scales[at : at + _BLOCK] = rounded.to(torch.int8), scale
+        codes[at : at + _BLOCK, :d], scales[at : at + _BLOCK] = rounded.to(torch.int8), scale
         residuals[at : at + _BLOCK] = (rows - rounded.mul_(scale[:, None])).norm(dim=1).numpy()
     longest = float(np.sort(residuals)[-2:].sum()) if n > 1 else 2 * float(residuals.max())
     seen = sample_tiles(people, sample, seed)

@@ -9,6 +9,7 @@ log scale for what is positive, on the logit scale for rates.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,34 +57,47 @@ def _logistic(value: float) -> float:
     return 1 / (1 + math.exp(-max(min(value, 700.0), -700.0)))
 
 
-def rates_without(marked: np.ndarray, sizes: np.ndarray, genuine: np.ndarray, codes: np.ndarray,
+def rates_without(marked: np.ndarray, sizes: np.ndarray, missed: np.ndarray,
                   marks: tuple[float, ...]) -> list[RatesWithout]:
     """FMR and FNMR at each mark without each person.
 
     ``marked`` int64 ``[k + 1, n]``: per image its impostor pairs and those at or above each mark; ``sizes`` images per
-    person; ``genuine`` scores with their person's ``codes``.
+    person; ``missed`` int64 ``[k, identities]``: each person's genuine scores below each mark.
     """
     starts = np.concatenate([[0], sizes.cumsum()[:-1]])
     people = np.add.reduceat(marked, starts, axis=1).astype(np.float64)
     pairs, found = sizes * (sizes - 1) / 2, []
     with np.errstate(invalid="ignore", divide="ignore"):
-        for mark, reaching in zip(marks, people[1:], strict=True):
+        for mark, reaching, below in zip(marks, people[1:], missed.astype(np.float64), strict=True):
             # Every pair was counted at both of its images.
             matches, every = reaching.sum() / 2, people[0].sum() / 2
-            missed = np.bincount(codes[genuine < mark], minlength=len(sizes)).astype(np.float64)
-            found.append(RatesWithout(mark, matches / every, missed.sum() / pairs.sum(),
+            found.append(RatesWithout(mark, matches / every, below.sum() / pairs.sum(),
                                       (matches - reaching) / (every - people[0]),
-                                      (missed.sum() - missed) / (pairs.sum() - pairs)))
+                                      (below.sum() - below) / (pairs.sum() - pairs)))
     return found
 
 
-def slopes(counts: Counts, threshold: float) -> tuple[float, float]:
-    """|F'| and N' at a threshold, per unit of cosine: shares of scores in windows around it."""
-    n, at = len(counts.genuine), int(np.searchsorted(counts.genuine, threshold))
-    reach = max(10, int(n ** (2 / 3) / 2))
-    low, high = max(at - reach, 0), min(at + reach, n - 1)
-    width = float(counts.genuine[high] - counts.genuine[low])
-    genuine = (high - low) / n / width if width > 0 else 0.0
+@dataclass(frozen=True)
+class Slopes:
+    """|F'| and N' at a threshold, per unit of cosine: how fast FMR and FNMR move with it."""
+
+    impostor: float
+    genuine: float
+
+
+def slopes(counts: Counts, thresholds: Sequence[float]) -> list[Slopes]:
+    """Shares of scores in windows around each threshold, by their width."""
+    n = len(counts.genuine)
+    reach, at = max(10, int(n ** (2 / 3) / 2)), counts.genuine.below(thresholds)
+    low, high = np.maximum(at - reach, 0), np.minimum(at + reach, n - 1)
+    ends = counts.genuine.ranked(np.concatenate([low, high])).reshape(2, -1)
+    widths = (ends[1] - ends[0]).astype(np.float64)
+    genuine = np.divide((high - low) / n, widths, out=np.zeros(len(at)), where=widths > 0)
+    return [Slopes(_impostor_slope(counts, threshold), float(own))
+            for threshold, own in zip(thresholds, genuine, strict=True)]
+
+
+def _impostor_slope(counts: Counts, threshold: float) -> float:
     matched, cell = counts.at_least(), int(np.searchsorted(counts.thresholds, threshold))
     reach = 16
     while True:
@@ -92,20 +106,18 @@ def slopes(counts: Counts, threshold: float) -> tuple[float, float]:
         if inside >= _ENOUGH or (first, last) == (0, len(matched) - 1):
             break
         reach *= 2
-    return inside / counts.n_impostor / float(counts.thresholds[last] - counts.thresholds[first]), genuine
+    return inside / counts.n_impostor / float(counts.thresholds[last] - counts.thresholds[first])
 
 
-def eer_without(value: float, counts: Counts, rates: RatesWithout) -> np.ndarray:
+def eer_without(value: float, slope: Slopes, rates: RatesWithout) -> np.ndarray:
     """EER without each person, to first order."""
-    impostor, genuine = slopes(counts, rates.threshold)
-    if impostor + genuine == 0:
+    if slope.impostor + slope.genuine == 0:
         return np.full(len(rates.fmr_without), value)
-    moved = genuine * (rates.fmr_without - rates.fmr) + impostor * (rates.fnmr_without - rates.fnmr)
-    return value + moved / (impostor + genuine)
+    moved = slope.genuine * (rates.fmr_without - rates.fmr) + slope.impostor * (rates.fnmr_without - rates.fnmr)
+    return value + moved / (slope.impostor + slope.genuine)
 
 
-def miss_without(value: float, counts: Counts, rates: RatesWithout) -> np.ndarray:
+def miss_without(value: float, slope: Slopes, rates: RatesWithout) -> np.ndarray:
     """FNMR at a bound on FMR without each person, to first order."""
-    impostor, genuine = slopes(counts, rates.threshold)
-    ratio = genuine / impostor if impostor > 0 else 0.0
+    ratio = slope.genuine / slope.impostor if slope.impostor > 0 else 0.0
     return value + rates.fnmr_without - rates.fnmr + ratio * (rates.fmr_without - rates.fmr)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from negface import datasets
 from negface.datasets import FaceDataset
 from negface.foundation.errors import InputError
 from negface.foundation.progress import Progress
-from negface.perception import load_pose, load_quality
+from negface.perception import Embeddings, load_pose, load_quality
 from negface.perception.analyser import UNITS, load_analyser
+
+from ._attributes import ON_PHOTOGRAPHS
+from .leakage_sheet import check_order
 
 ANGLES = ("yaw", "pitch", "roll")
 BATCH = 64
@@ -61,6 +65,11 @@ class Seen:
     errors: dict[str, float] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
 
+    def instruments(self) -> dict[str, dict[str, Any]]:
+        """Attribute -> ``by``, ``error`` (mean absolute, ``None``: not known) and ``unit`` of what measured it."""
+        return {name: {"by": self.names, "error": self.errors.get(name), "unit": self.units.get(name, "")}
+                for name in self.values}
+
 
 def look(dataset: FaceDataset, instruments: Instruments) -> Seen:
     """Measure every picture, a batch at a time; pictures must be of one size (``InputError`` names the odd one)."""
@@ -82,3 +91,22 @@ def look(dataset: FaceDataset, instruments: Instruments) -> Seen:
     units = {**dict.fromkeys(ANGLES, "degrees"), "quality": "0..1",
              **(UNITS if instruments.analyser is not None else {})}
     return Seen(values, dataset.labels, instruments.names(), errors, units)
+
+
+def look_at(faces: str | os.PathLike | None, analyser: str | os.PathLike | None, embeddings: Embeddings, *,
+            photographs: bool) -> Seen:
+    """What an analyser tells of the pictures that were embedded, in their order; nothing where neither is given.
+
+    Of ``photographs`` only what counts as measured (``ON_PHOTOGRAPHS``) is kept. ``InputError`` where one of the two is
+    missing, ``MismatchError`` where the embeddings are not of these pictures.
+    """
+    if faces is None and analyser is None:
+        return Seen({}, embeddings.labels, "")
+    if faces is None or analyser is None:
+        raise InputError("the attributes' spread takes pictures and an analyser", where="attributes",
+                         fix="give --faces and --analyser, or neither")
+    instruments, dataset = Instruments.open(analyser, (), None), datasets.open(faces)
+    check_order(dataset, embeddings, "embedded pictures")
+    seen = look(dataset, instruments)
+    kept = {name: numbers for name, numbers in seen.values.items() if not photographs or name in ON_PHOTOGRAPHS}
+    return replace(seen, values=kept)

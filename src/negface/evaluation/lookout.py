@@ -54,14 +54,15 @@ def sample_tiles(people: Gallery, count: int, seed: int) -> Sample:
     return Sample(torch.cat(scores).numpy()[different], first[different], second[different], different // _SIDE**2)
 
 
-def spans(sample: np.ndarray, genuine: np.ndarray, widen: Widen = lambda threshold: 1.0) -> list[tuple[float, float]]:
+def spans(sample: np.ndarray, missed: np.ndarray, widen: Widen = lambda threshold: 1.0) -> list[tuple[float, float]]:
     """Intervals of cosine that hold EER, FMR100 and FMR1000 unless the sample is off by six standard deviations.
 
-    ``sample``: impostor scores, ``genuine``: all genuine scores, both ascending; ``widen``: of the sample's rates.
+    ``sample``: impostor scores, ascending; ``missed``: the share of genuine scores below each; ``widen``: of the
+    sample's rates.
     """
     n = len(sample)
     rate = 1 - np.arange(n) / n
-    gap = rate - np.searchsorted(genuine, sample, side="left") / len(genuine)
+    gap = rate - missed
     crossing = min(int((gap >= 0).sum()), n - 1)
     slack = widen(float(sample[crossing])) * _slack(rate[crossing], n)
     above, below = int((gap >= slack).sum()), int((gap > -slack).sum())

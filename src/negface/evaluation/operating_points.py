@@ -12,23 +12,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .ranked import BinnedScores, SortedScores
+
 FMR_BOUNDS = {"fmr100": 100, "fmr1000": 1000}
+_INTEGER = 2**62
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Impostor scores by bin, those of some bins one by one, and all genuine scores.
+    """Impostor scores by bin, those of some bins one by one, and the genuine scores.
 
     ``thresholds`` float64 ``[t]``, ascending: bin k holds ``thresholds[k-1] <= s < thresholds[k]``; ``bins`` int64
-    ``[t+1]``; ``kept`` float32, ascending; ``genuine`` float32, ascending; ``copies`` int64, how many pairs have each
-    kept score (one, if not given).
+    ``[t+1]``; ``kept`` float32, ascending; ``genuine`` float32 scores, or what answers for them (``ranked``);
+    ``copies`` int64, how many pairs have each kept score (one, if not given).
     """
 
     thresholds: np.ndarray
     bins: np.ndarray
     kept: np.ndarray
-    genuine: np.ndarray
+    genuine: SortedScores | BinnedScores
     copies: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.genuine, np.ndarray):
+            object.__setattr__(self, "genuine", SortedScores(self.genuine))
 
     @property
     def n_impostor(self) -> int:
@@ -55,11 +62,16 @@ class Counts:
         return self.kept[low:high], np.concatenate([[0], self.copies[low:high].cumsum()])
 
 
+def _gap(counts: Counts, matched: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """(FMR - FNMR) n_impostor n_genuine, in integers, so that ties are ties: numpy's, or Python's where the product
+    outgrows 64 bits (1,000 people x 500 images do)."""
+    whole = np.int64 if counts.n_impostor * len(counts.genuine) < _INTEGER else object
+    return matched.astype(whole) * len(counts.genuine) - missed.astype(whole) * counts.n_impostor
+
+
 def bin_of_eer(counts: Counts) -> int:
     """The bin in which FMR and FNMR cross."""
-    missed = np.searchsorted(counts.genuine, counts.thresholds, side="left")
-    gap = counts.at_least() * len(counts.genuine) - missed * counts.n_impostor
-    return int((gap >= 0).sum())
+    return int((_gap(counts, counts.at_least(), counts.genuine.below(counts.thresholds)) >= 0).sum())
 
 
 def bin_of_fmr(counts: Counts, divisor: int) -> int:
@@ -78,13 +90,11 @@ def equal_error(counts: Counts) -> tuple[float, float]:
     bin_ = bin_of_eer(counts)
     low, high = counts.limits(bin_)
     (inside, below), genuine = counts.inside(bin_), counts.genuine
-    own = genuine[np.searchsorted(genuine, low, side="left") : np.searchsorted(genuine, high, side="left")]
-    candidates = np.unique(np.concatenate([[low], inside, own, [high]]).astype(np.float64))
+    candidates = np.unique(np.concatenate([[low], inside, genuine.between(low, high), [high]]).astype(np.float64))
     above = int(counts.bins[bin_ + 1 :].sum())
     matched = above + below[-1] - below[np.searchsorted(inside, candidates, side="left")]
-    missed = np.searchsorted(genuine, candidates, side="left")
-    # In integers, so that ties are ties.
-    at = int(np.abs(matched * len(genuine) - missed * counts.n_impostor).argmin())
+    missed = genuine.below(candidates)
+    at = int(np.abs(_gap(counts, matched, missed)).argmin())
     return (matched[at] / counts.n_impostor + missed[at] / len(genuine)) / 2, float(candidates[at])
 
 
@@ -95,5 +105,5 @@ def miss_at_fmr(counts: Counts, divisor: int) -> tuple[float, float]:
     inside, below = counts.inside(bin_)
     rank = below[-1] - 1 - (counts.n_impostor // divisor - above)
     highest_rejected = inside[np.searchsorted(below, rank, side="right") - 1]
-    missed = int(np.searchsorted(counts.genuine, highest_rejected, side="right"))
-    return missed / len(counts.genuine), float(np.nextafter(highest_rejected, np.float32(np.inf)))
+    threshold = float(np.nextafter(highest_rejected, np.float32(np.inf)))
+    return int(counts.genuine.below(threshold)) / len(counts.genuine), threshold

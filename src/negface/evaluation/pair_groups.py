@@ -12,9 +12,10 @@ import numpy as np
 
 from negface.foundation.errors import InputError, MismatchError
 
-from .bootstrap import interval, multiplicities
-from .groups import MIN_PEOPLE, gaps
-from .pair_scores import Units, pair_rates
+from .bootstrap import multiplicities
+from .group_gaps import gaps, with_interval
+from .groups import MIN_PEOPLE
+from .pair_scores import FARS, Units, pair_rates, share_replicates
 
 FAR = 0.01
 
@@ -30,17 +31,22 @@ def pair_groups(names: Sequence[str], people: Sequence[str], group_of: Mapping[s
     return np.where(of[:, 0] == of[:, 1], of[:, 0], "")
 
 
-def pair_fairness(scores: np.ndarray, same: np.ndarray, units: Units, groups: np.ndarray, *, far: float = FAR,
+def pair_fairness(scores: np.ndarray, same: np.ndarray, units: Units, groups: np.ndarray, *,
+                  right: np.ndarray | None = None, far: float = FAR, fars: Sequence[float] = FARS,
                   min_people: int = MIN_PEOPLE, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """EER of each group, FMR and FNMR at the threshold of FAR <= ``far`` over all pairs, and the gaps.
+    """Each group's EER and TAR at bounds on its own FAR; its accuracy, FMR and FNMR at thresholds for all; the gaps.
 
     Args:
         scores, same: ``[n]``; units: people (``Units`` of kind ``identities``; InputError otherwise).
+        right: whether each pair is decided rightly (``Verification.right``, at the thresholds of the folds): accuracy.
+        far: FMR and FNMR are at the threshold of FAR <= ``far`` over all pairs.
+        fars: bounds of TAR, beside ``far``; ``None`` in a group with fewer than 1/FAR impostor pairs.
         groups: of each pair, empty = of none. Groups with fewer than ``min_people`` people, or without genuine or
             impostor pairs, are counted and not measured.
 
     Returns:
-        a JSON value as of ``groups.fairness``; intervals 95 % over people, those of gaps from the same draws.
+        a JSON value as of ``groups.fairness``; intervals 95 % over people, those of gaps at thresholds for all from the
+        same draws.
     """
     if units.kind != "identities":
         raise InputError("people are not known, so groups of people are not either", where="groups",
@@ -58,10 +64,13 @@ def pair_fairness(scores: np.ndarray, same: np.ndarray, units: Units, groups: np
             too_small[str(name)] = n_people
             continue
         codes = np.unique([own.first, own.second], return_inverse=True)[1].reshape(2, -1)
-        rates = pair_rates(scores[rows], same[rows], Units(units.kind, *codes), fars=(), bootstrap=bootstrap, seed=seed)
-        values, replicates[str(name)] = _at(scores[rows], same[rows], own, threshold, drawn)
+        rates = pair_rates(scores[rows], same[rows], Units(units.kind, *codes), fars=sorted({far, *fars}, reverse=True),
+                           bootstrap=bootstrap, seed=seed)
+        decided = None if right is None else right[rows]
+        values, replicates[str(name)] = _at(scores[rows], same[rows], decided, own, threshold, drawn)
         found[str(name)] = {"n_people": n_people, "n_pairs": len(rows), "n_genuine": int(same[rows].sum()),
-                            **{key: rates[key] for key in ("eer", "eer_low", "eer_high")}, **values}
+                            **{key: rate for key, rate in rates.items() if key not in ("resampled", "n_resampled")},
+                            **values}
     return {"threshold": threshold, "far": far, "min_people": min_people, "groups": found,
             "gaps": gaps(found, replicates), "too_small": too_small, "n_without_group": int((groups == "").sum())}
 
@@ -71,15 +80,16 @@ def _threshold(impostors: np.ndarray, far: float) -> float:
     return float(np.nextafter(rejected, np.float32(np.inf)))
 
 
-def _at(scores: np.ndarray, same: np.ndarray, units: Units, threshold: float,
+def _at(scores: np.ndarray, same: np.ndarray, right: np.ndarray | None, units: Units, threshold: float,
         drawn: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    wrong = np.where(same, scores < threshold, scores >= threshold)
+    """What is decided at thresholds for all: a group's values with intervals, and their replicates."""
+    every = np.ones(len(same), bool)
+    asked = {} if right is None else {"accuracy": (right, every)}
+    asked |= {"fmr_at_threshold": (scores >= threshold, ~same), "fnmr_at_threshold": (scores < threshold, same)}
     values: dict[str, Any] = {}
     replicates = {}
-    for name, mask in (("fmr_at_threshold", ~same), ("fnmr_at_threshold", same)):
-        draws = [units.weights(column)[mask] for column in drawn.T]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            replicates[name] = np.array([weights @ wrong[mask] / weights.sum() for weights in draws])
-        low, high = interval(replicates[name])
-        values |= {name: float(wrong[mask].mean()), f"{name}_low": low, f"{name}_high": high}
+    for name, (counted, mask) in asked.items():
+        part = Units(units.kind, units.first[mask], units.second[mask])
+        replicates[name] = share_replicates(counted[mask], part, drawn)
+        values |= with_interval(name, counted[mask].mean(), replicates[name])
     return values, replicates

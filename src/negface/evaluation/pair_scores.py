@@ -110,6 +110,16 @@ def pair_rates(scores: np.ndarray, same: np.ndarray, units: Units, *, fars: Sequ
     return out
 
 
+def share_replicates(counted: np.ndarray, units: Units, drawn: np.ndarray) -> np.ndarray:
+    """Weighted share of the pairs that are ``counted`` (bool ``[n]``) in every draw ``[count, r]``, float64 ``[r]``.
+
+    NaN where a draw holds no pair.
+    """
+    draws = (units.weights(column) for column in drawn.T)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.array([weights @ counted / weights.sum() for weights in draws])
+
+
 def _rates(same: np.ndarray, weights: np.ndarray, ends: np.ndarray, fars: Sequence[float]) -> list[float]:
     """EER and TARs of weighted pairs in falling order of score; ``ends``: the last pair of each distinct score."""
     hits = np.append(0.0, np.cumsum(weights * same)[ends])

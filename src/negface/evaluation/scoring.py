@@ -30,6 +30,9 @@ _OFFSET = LATTICE + _COARSE
 _CELLS = 2 * LATTICE + 2 * _COARSE
 _TABLE_BYTES = 64 << 20
 _BATCH_ELEMENTS = 1 << 20
+_OWN_SIDE = 1024
+# Stands for a score where there is none to count: two cells below -1, where no rounding puts a cosine.
+NOT_COUNTED = -1 - 2 / LATTICE
 
 
 @dataclass(frozen=True)
@@ -145,34 +148,55 @@ class Tiles:
         return self.codes[column : column + self.width]
 
 
-def same_size_batches(people: Gallery) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Everybody's images, people with equally many together: codes ``[b]``, float32 ``[b, images, d]``."""
-    starts, matrix = np.concatenate([[0], people.sizes.cumsum()[:-1]]), torch.from_numpy(people.embeddings)
+def same_size_batches(people: Gallery) -> list[np.ndarray]:
+    """Codes, int64 ``[b]``, of people with equally many images; everybody once."""
+    batches: list[np.ndarray] = []
     for size in np.unique(people.sizes).tolist():
         chosen = np.flatnonzero(people.sizes == size)
-        per_batch = max(1, _BATCH_ELEMENTS // (size * max(size, matrix.shape[1])))
-        for at in range(0, len(chosen), per_batch):
-            batch = chosen[at : at + per_batch]
-            if batch[-1] - batch[0] + 1 == len(batch):
-                yield batch, matrix[starts[batch[0]] :][: len(batch) * size].view(len(batch), size, -1)
-            else:
-                yield batch, matrix[torch.from_numpy(starts[batch][:, None] + np.arange(size))]
+        per_batch = max(1, _BATCH_ELEMENTS // (size * max(size, people.embeddings.shape[1])))
+        batches += [chosen[at : at + per_batch] for at in range(0, len(chosen), per_batch)]
+    return batches
+
+
+def first_rows(people: Gallery) -> np.ndarray:
+    """Where each person's images begin, int64 ``[identities]``."""
+    return np.concatenate([[0], people.sizes.cumsum()[:-1]])
+
+
+def images_of(people: Gallery, batch: np.ndarray, starts: np.ndarray) -> torch.Tensor:
+    """The images of a batch of people, float32 ``[b, images, d]``; ``starts``: everyone's first row."""
+    size, matrix = int(people.sizes[batch[0]]), torch.from_numpy(people.embeddings)
+    if batch[-1] - batch[0] + 1 == len(batch):
+        return matrix[starts[batch[0]] :][: len(batch) * size].view(len(batch), size, -1)
+    return matrix[torch.from_numpy(starts[batch][:, None] + np.arange(size))]
+
+
+def own_tiles(images: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Scores of people's own pairs, float32 ``[b, rows, columns]``, ``NOT_COUNTED`` where a pair stands elsewhere.
+
+    One tile, or several of 1,024 x 1,024 for people with more images.
+    """
+    for row in range(0, images.shape[1], _OWN_SIDE):
+        for column in range(row, images.shape[1], _OWN_SIDE):
+            scores = torch.bmm(images[:, row : row + _OWN_SIDE], images[:, column : column + _OWN_SIDE].transpose(1, 2))
+            if row == column:
+                again = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).tril_()
+                scores.masked_fill_(again, NOT_COUNTED)
+            yield scores
 
 
 def genuine_scores(people: Gallery) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of all pairs of images of one person: float32 ``[n_genuine]`` and the identity's code, int32.
-
-    Costs the products of the genuine pairs alone, twice.
-    """
-    scores, codes = [], []
+    """Cosines of all pairs of images of one person, person by person: float32 ``[n_genuine]`` and the identity's code,
+    int32. For sets that are drawn again and need them one by one: 8 bytes a pair (``genuine`` does without)."""
+    pairs, starts = people.sizes * (people.sizes - 1) // 2, first_rows(people)
+    scores, at = np.empty(people.n_genuine, np.float32), np.concatenate([[0], pairs.cumsum()[:-1]])
     with one_thread_each():
-        for batch, images in same_size_batches(people):
-            first, second = np.triu_indices(images.shape[1], 1)
-            scores.append(torch.bmm(images, images.transpose(1, 2)).numpy()[:, first, second].ravel())
-            codes.append(np.repeat(batch.astype(np.int32), len(first)))
-    joined, owner = np.concatenate(scores), np.concatenate(codes)
-    by_person = np.argsort(owner, kind="stable")
-    return joined[by_person], owner[by_person]
+        for batch in same_size_batches(people):
+            for tile in own_tiles(images_of(people, batch, starts)):
+                found = tile[tile > NOT_COUNTED].view(len(batch), -1).numpy()
+                scores[at[batch][:, None] + np.arange(found.shape[1])] = found
+                at[batch] += found.shape[1]
+    return scores, np.repeat(np.arange(people.n_identities, dtype=np.int32), pairs)
 
 
 def sample_impostors(people: Gallery, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from .inputs import Gallery
 from .int8_scores import Int8Gallery
 from .nearest import Nearest
 from .scoring import LATTICE, Tiles, cut_closest, note_closest, one_thread_each
-from .tile_counts import CELLS, Desk
+from .tile_counts import CELLS, Desk, lattice_bins
 
 FINE = 1 << 27
 ERROR_UNITS = 1 << 22
@@ -102,7 +102,7 @@ class Tails:
     @property
     def bins(self) -> np.ndarray:
         """Counts between the lattice's edges -1, -1 + 2^-15 … 1, and beyond either end; int64 ``[2 * 2**15 + 2]``."""
-        return np.concatenate([self.lattice[1:2], self.lattice[2:-2], [self.lattice[-2:].sum()]])
+        return lattice_bins(self.lattice)
 
 
 @dataclass(frozen=True)

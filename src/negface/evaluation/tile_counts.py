@@ -13,16 +13,20 @@ import numpy as np
 import torch
 
 from .int8_scores import Int8Gallery, int8_product, rescored
-from .scoring import LATTICE, Tiles
+from .scoring import LATTICE, NOT_COUNTED, Tiles
 
 # Index 0 takes what is not counted; a cosine may leave [-1, 1] by rounding, by one cell.
 OFFSET = LATTICE + 2
 CELLS = 2 * LATTICE + 4
-# Exactly the value of index 0; and between it and every cosine.
-_NOT_COUNTED = -OFFSET / LATTICE
+# Between every cosine and the value of index 0, which is NOT_COUNTED.
 _LOWEST = -1 - 1 / LATTICE
 # A tail of a larger share of a tile takes longer to pick up than all that is looked for in it.
 _FEW = 1 / 32
+
+
+def lattice_bins(lattice: np.ndarray) -> np.ndarray:
+    """Counts between the lattice's edges -1, -1 + 2^-15 … 1, and beyond either end; int64 ``[2 * 2**15 + 2]``."""
+    return np.concatenate([lattice[1:-2], [lattice[-2:].sum()]])
 
 
 class Desk:
@@ -54,13 +58,13 @@ class Desk:
             int8_product(self._int8.block(tiles, strip * tiles.rows, tiles.rows),
                          self._int8.block(tiles, column, tiles.width), self._whole, self._scores)
         rows, columns = tiles.row_codes(strip), tiles.column_codes(column)
-        self._scores[len(rows) :] = _NOT_COUNTED
-        self._scores[:, len(columns) :] = _NOT_COUNTED
+        self._scores[len(rows) :] = NOT_COUNTED
+        self._scores[:, len(columns) :] = NOT_COUNTED
         self._all_counted = bool(columns[0] > rows[-1])
         if not self._all_counted:
             # Codes ascend, so "code of the row < code of the column" is "different people, each pair once".
             others = torch.from_numpy(rows)[:, None] >= torch.from_numpy(columns)[None]
-            self._scores[: len(rows), : len(columns)].masked_fill_(others.to(self._scores.device), _NOT_COUNTED)
+            self._scores[: len(rows), : len(columns)].masked_fill_(others.to(self._scores.device), NOT_COUNTED)
         return self
 
     def count_lattice(self, lattice: np.ndarray) -> None:

@@ -9,7 +9,7 @@ et al. (UMass TR 07-49, LFW view 2). All thresholds are counted at once instead 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ class Verification:
     ``accuracy`` is the mean over folds, ``accuracy_std`` its (population) spread, ``accuracy_low/high`` the Wilson
     interval (95 %) of the pooled decisions, which takes pairs as independent and so is the narrowest one can claim.
     ``tar``, ``tar_std``, ``far`` are means over folds at ``far_target``; NaN where a fold lacks genuine or impostor
-    pairs. ``eer`` is over all pairs together. ``thresholds`` and ``accuracies`` are those of the folds.
+    pairs. ``eer`` is over all pairs together. ``thresholds`` and ``accuracies`` are those of the folds. ``right`` bool
+    ``[n]``: the decision on each pair at its fold's threshold, for intervals that know whose pairs they are
+    (``pair_scores.share_replicates``); not in ``to_dict``.
     """
 
     accuracy: float
@@ -51,10 +53,11 @@ class Verification:
     n_genuine: int
     accuracies: tuple[float, ...]
     thresholds: tuple[float, ...]
+    right: np.ndarray = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON value; ``None`` where not measured."""
-        values = asdict(self)
+        values = {key: value for key, value in asdict(self).items() if key != "right"}
         return {"protocol": "verification/1",
                 **{key: None if isinstance(value, float) and math.isnan(value) else value
                    for key, value in values.items()}}
@@ -88,11 +91,11 @@ def verification(embeddings: np.ndarray, same: np.ndarray, *, folds: int = FOLDS
     fold = np.repeat(np.arange(folds), [len(same) // folds + (k < len(same) % folds) for k in range(folds)])
     accuracies, thresholds, right = _accuracies(distances, same, fold, folds)
     tar, far = _true_accepts(distances, same, fold, folds, far_target)
-    low, high = wilson(right, len(same))
+    low, high = wilson(int(right.sum()), len(same))
     return Verification(
         float(accuracies.mean()), float(accuracies.std()), low, high, float(tar.mean()), float(tar.std()),
         float(far.mean()), far_target, _eer(distances, same), len(same), int(same.sum()),
-        tuple(accuracies.tolist()), tuple(thresholds.tolist()))
+        tuple(accuracies.tolist()), tuple(thresholds.tolist()), right)
 
 
 def accepted(distances: np.ndarray, fold: np.ndarray, folds: int, thresholds: np.ndarray) -> np.ndarray:
@@ -104,7 +107,8 @@ def accepted(distances: np.ndarray, fold: np.ndarray, folds: int, thresholds: np
 
 
 def _accuracies(distances: np.ndarray, same: np.ndarray, fold: np.ndarray,
-                folds: int) -> tuple[np.ndarray, np.ndarray, int]:
+                folds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Accuracy and threshold of each fold, and whether each pair is decided rightly at its fold's threshold."""
     thresholds = np.arange(0, END, STEP)
     sizes = np.bincount(fold, minlength=folds)
     impostors = np.bincount(fold[~same], minlength=folds)
@@ -112,7 +116,7 @@ def _accuracies(distances: np.ndarray, same: np.ndarray, fold: np.ndarray,
              - accepted(distances[~same], fold[~same], folds, thresholds))
     best = (right.sum(axis=0) - right).argmax(axis=1)  # argmax: the first of equals
     held_out = right[np.arange(folds), best]
-    return held_out / sizes, thresholds[best], int(held_out.sum())
+    return held_out / sizes, thresholds[best], (distances < thresholds[best][fold]) == same
 
 
 def _true_accepts(distances: np.ndarray, same: np.ndarray, fold: np.ndarray, folds: int,

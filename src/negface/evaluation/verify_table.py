@@ -1,7 +1,7 @@
 """Recognisers times benchmarks: one row each, with intervals, how they were made, and who had seen whom.
 
-Pairs: accuracy by insightface's ten folds (``verification``), EER and TAR at bounds on FAR over all pairs. Templates:
-TAR at FAR (``template_protocol``). docs/evaluation.md is the protocol.
+Pairs: accuracy by insightface's ten folds (``verification``), EER and TAR at bounds on FAR over all pairs; intervals of
+all three from the same draws. Templates: TAR at FAR (``template_protocol``). docs/evaluation.md is the protocol.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 
 from negface.foundation.errors import InputError
-from negface.perception import Recognizer
+from negface.perception import Declaration, Recognizer
 
 from .benchmarks import Benchmark
+from .bootstrap import interval, multiplicities
+from .group_gaps import table as group_table
 from .groups import MIN_PEOPLE
-from .groups import table as group_table
 from .pair_embeddings import embed_pictures
 from .pair_groups import pair_fairness, pair_groups
-from .pair_scores import FARS, Units, far_key, fold_units, linked_units, pair_rates, people_units
-from .provenance import check_unseen
+from .pair_scores import FARS, Units, far_key, fold_units, linked_units, pair_rates, people_units, share_replicates
+from .provenance import check_undeveloped, check_unseen
 from .template_protocol import FARS as TEMPLATE_FARS
 from .template_protocol import tar_at_far, template_embeddings, template_scores
-from .verification import FOLDS, verification
+from .verification import FOLDS, Verification, verification
 
 TEMPLATE_BOOTSTRAP = 100
 
@@ -37,12 +38,13 @@ def verify_row(recognizer: Recognizer, benchmark: Benchmark, *, flip: bool = Tru
                groups: Mapping[str, Mapping[str, str]] | None = None, min_people: int = MIN_PEOPLE) -> dict[str, Any]:
     """One recogniser on one benchmark; a JSON value.
 
-    ``resampled`` says what the intervals were drawn over: ``identities`` where the pictures' names tell the people
-    (or, for templates, genuine pairs link them), else ``folds``. ``groups``: attribute -> {picture or person -> group}
-    of a pair benchmark; then ``groups`` holds ``pair_fairness`` by attribute.
+    ``resampled`` says what all intervals were drawn over: ``identities`` where the pictures' names tell the people
+    (or, for templates, genuine pairs link them), else ``folds``; thresholds of the folds stay.
+    ``groups``: attribute -> {picture or person -> group} of a pair benchmark; then ``groups`` holds
+    ``pair_fairness`` by attribute.
 
-    Errors: ``MismatchError`` for a recogniser that was trained on the benchmark's people (unless ``force``),
-    ``InputError`` for groups of templates, else as of the parts.
+    Errors: ``MismatchError`` for a recogniser that was trained on the benchmark's people, or chosen by it or by pairs
+    of its people (unless ``force``), ``InputError`` for groups of templates, else as of the parts.
     """
     declared = recognizer.declaration
     if groups and benchmark.ijb is not None:
@@ -52,18 +54,26 @@ def verify_row(recognizer: Recognizer, benchmark: Benchmark, *, flip: bool = Tru
         "benchmark_hash": benchmark.sha256, "flip": flip, "n_pairs": len(benchmark.same),
         "n_genuine": int(benchmark.same.sum()), "n_pictures": benchmark.pictures.distinct,
         "n_people": len(set(benchmark.people)) or None, "bootstrap": bootstrap, "seed": seed,
-        **check_unseen(declared, benchmark.people, benchmark=benchmark.name, force=force)}
+        **_made_with(declared, benchmark, force)}
     raw = embed_pictures(recognizer, benchmark.pictures, flip=flip, batch=batch, resize=resize, cache=cache)
     if benchmark.ijb is not None:
         return row | _templates(raw, benchmark, fars or TEMPLATE_FARS, bootstrap, seed)
     scores, units = _scored(raw, benchmark, folds)
-    row |= _pairs(raw, scores, units, benchmark, folds, fars or FARS, bootstrap, seed)
+    found = verification(raw, benchmark.same, folds=folds)
+    row |= _pairs(found, scores, units, benchmark, folds, fars or FARS, bootstrap, seed)
     if groups:
         of_pairs = {name: pair_groups(benchmark.names, benchmark.people, group_of, name)
                     for name, group_of in groups.items()}
-        row["groups"] = {name: pair_fairness(scores, benchmark.same, units, of, min_people=min_people,
-                                             bootstrap=bootstrap, seed=seed) for name, of in of_pairs.items()}
+        row["groups"] = {name: pair_fairness(scores, benchmark.same, units, of, right=found.right, fars=fars or FARS,
+                                             min_people=min_people, bootstrap=bootstrap, seed=seed)
+                         for name, of in of_pairs.items()}
     return row
+
+
+def _made_with(declared: Declaration, benchmark: Benchmark, force: bool) -> dict[str, Any]:
+    """Who of the benchmark was in the recogniser's training, and whether it was chosen by it; or the refusal."""
+    return {**check_unseen(declared, benchmark.people, benchmark=benchmark.name, force=force),
+            **check_undeveloped(declared, benchmark.sha256, benchmark.people, benchmark=benchmark.name, force=force)}
 
 
 def _scored(raw: np.ndarray, benchmark: Benchmark, folds: int) -> tuple[np.ndarray, Units]:
@@ -72,11 +82,12 @@ def _scored(raw: np.ndarray, benchmark: Benchmark, folds: int) -> tuple[np.ndarr
     return scores, people_units(benchmark.people) if benchmark.people else fold_units(len(benchmark.same), folds)
 
 
-def _pairs(raw: np.ndarray, scores: np.ndarray, units: Units, benchmark: Benchmark, folds: int, fars: Sequence[float],
-           bootstrap: int, seed: int) -> dict[str, Any]:
-    found = verification(raw, benchmark.same, folds=folds)
+def _pairs(found: Verification, scores: np.ndarray, units: Units, benchmark: Benchmark, folds: int,
+           fars: Sequence[float], bootstrap: int, seed: int) -> dict[str, Any]:
+    drawn = multiplicities(units.count, bootstrap if units.count > 1 else 0, seed)
+    low, high = interval(share_replicates(found.right, units, drawn))
     return {"protocol": "verification/1", "accuracy": found.accuracy, "accuracy_std": found.accuracy_std,
-            "accuracy_low": found.accuracy_low, "accuracy_high": found.accuracy_high, "folds": folds,
+            "accuracy_low": low, "accuracy_high": high, "folds": folds,
             **pair_rates(scores, benchmark.same, units, fars=fars, bootstrap=bootstrap, seed=seed)}
 
 
@@ -112,7 +123,7 @@ def verify_all(recognizers: Iterable[Recognizer], benchmarks: Sequence[Benchmark
                              fix="name each with NAME=PATH")
     for eye in recognizers:
         for benchmark in benchmarks:
-            check_unseen(eye.declaration, benchmark.people, benchmark=benchmark.name, force=options.get("force", False))
+            _made_with(eye.declaration, benchmark, options.get("force", False))
     return {"rows": [verify_row(eye, benchmark, groups=(groups or {}).get(benchmark.name), **options)
                      for benchmark in benchmarks for eye in recognizers]}
 
@@ -129,7 +140,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for a person: accuracy with its spread over folds, rates with their 95 % intervals."""
+    """The rows for a person: accuracy with its spread over folds, and 95 % intervals of it and of the rates."""
     fars = list(dict.fromkeys(key for row in rows for key in row if key.startswith("tar_at_far_")
                               and not key.endswith(("_low", "_high"))))
     heads = ["benchmark", "recogniser", "accuracy, %", "EER, %", *(f"TAR@FAR {key[11:]}, %" for key in fars)]
@@ -141,6 +152,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     text += [f"{name}: intervals over {count} {kind}" for name, kind, count in sorted(drawn)]
     text += [f"WARNING: {row['recognizer']} was trained on {row['trained_on_test_people']} people of "
              f"{row['benchmark']}" for row in rows if row["trained_on_test_people"]]
+    text += [f"WARNING: the weights of {row['recognizer']} were chosen by {row['benchmark']}, or by pairs of its people"
+             for row in rows if row["developed_on_benchmark"]]
     unknown = sorted({row["recognizer"] for row in rows if row["trained_on_test_people"] is None})
     if unknown:
         text.append(f"note: who trained {', '.join(unknown)}, or who is in a benchmark, is not known by name; overlap "
@@ -151,7 +164,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _accuracy(row: dict[str, Any]) -> str:
-    return "-" if row["accuracy"] is None else f"{row['accuracy']:.2%} ± {row['accuracy_std']:.2%}".replace("%", "")
+    if row["accuracy"] is None:
+        return "-"
+    low, high = row["accuracy_low"], row["accuracy_high"]
+    ends = "" if low is None else f" [{low:.2%}, {high:.2%}]"
+    return f"{row['accuracy']:.2%} ± {row['accuracy_std']:.2%}{ends}".replace("%", "")
 
 
 def _rate(row: dict[str, Any], key: str) -> str:

@@ -1,82 +1,24 @@
 """Comparison of settings: at equal w, at equal diversity or adherence along w, and separability against usefulness.
 
 All from replicates that draw the same people (sets) and the same folds (students) for every setting, so differences
-are paired. Several seeds: a replicate draws seeds too. p-values are two-sided bootstrap ones, Holm-adjusted.
+are paired; how they become intervals and p-values stands in ``intervals``. p-values are Holm-adjusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from negface.evaluation.bootstrap import interval
 from negface.foundation.noise import keyed_generator
 
+from .intervals import STUDENT, Estimate, Measured, estimate, holm, over_seeds, tested
 from .recipe import BASELINE
 
 VARIED = " + "
 """Between a strategy and its variation, as in ``far + angular-0.6``."""
-ENOUGH = 0.9
-"""Share of replicates that must be defined for an interval to be given."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Replicates of one cell: ``values[metric]`` float64 ``[1 + r]``, the estimate first."""
-
-    name: str
-    weight: float
-    seed: int
-    values: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval (``None``: too few replicates define it) and p-value against no difference."""
-
-    value: float
-    low: float | None
-    high: float | None
-    p: float | None = None
-
-    @property
-    def sure(self) -> bool:
-        """Whether the p-value is below 5 %."""
-        return self.p is not None and self.p < 0.05
-
-
-def estimate(replicates: np.ndarray, null: float | None = None) -> Estimate:
-    """Estimate, interval and p-value of ``[1 + r]`` replicates; ``null``: the value that means no difference."""
-    drawn = replicates[1:][np.isfinite(replicates[1:])]
-    if not len(drawn) or len(drawn) < ENOUGH * (len(replicates) - 1):
-        return Estimate(float(replicates[0]), None, None)
-    low, high = interval(drawn)
-    p = None
-    if null is not None:
-        side = min((drawn <= null).sum(), (drawn >= null).sum())
-        p = float(min(1.0, 2 * (side + 1) / (len(drawn) + 1)))
-    return Estimate(float(replicates[0]), low, high, p)
-
-
-def over_seeds(cells: Sequence[Measured], metric: str, seeds: Sequence[int]) -> np.ndarray | None:
-    """Mean of a metric over the cells of ``seeds``, ``[1 + r]``; None if one lacks it.
-
-    A replicate draws seeds with replacement, then a replicate of each; the draw depends on the seeds alone, so it is
-    the same for all settings.
-    """
-    by_seed = {cell.seed: cell.values.get(metric) for cell in cells}
-    if not seeds or any(by_seed.get(seed) is None for seed in seeds):
-        return None
-    stack = np.stack([by_seed[seed] for seed in seeds])
-    count = stack.shape[1] - 1
-    if not metric.startswith("student"):  # students of all seeds sit the same examination
-        for row, seed in enumerate(seeds):  # sets of other seeds hold other people: their draws are made independent
-            stack[row, 1:] = stack[row, 1:][keyed_generator("replicates of a seed", seed).permutation(count)]
-    random = keyed_generator("seeds", *seeds)
-    drawn = random.integers(0, len(seeds), (len(seeds), count))
-    return np.concatenate([[stack[:, 0].mean()], np.take_along_axis(stack[:, 1:], drawn, axis=0).mean(axis=0)])
+_BLOCK = 500
 
 
 def common_seeds(*groups: Sequence[Measured]) -> list[int]:
@@ -117,58 +59,66 @@ def against(cells: Sequence[Measured], metric: str, reference: Reference, *,
             continue
         mine, plain = (over_seeds(each, metric, seeds) for each in groups)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found[name, weight] = estimate(mine / plain if ratio else mine - plain, 1.0 if ratio else 0.0)
+            difference = mine / plain if ratio else mine - plain
+        null = float(ratio) if tested(metric, seeds) else None
+        found[name, weight] = estimate(difference, len(seeds), null)
     return holm(found)
-
-
-def holm(found: Mapping[tuple[str, float], Estimate]) -> dict[tuple[str, float], Estimate]:
-    """The same with p-values adjusted for their number (Holm 1979)."""
-    order = sorted((key for key, item in found.items() if item.p is not None), key=lambda key: found[key].p or 0)
-    adjusted, worst = {}, 0.0
-    for rank, key in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - rank) * (found[key].p or 0)))
-        adjusted[key] = worst
-    return {key: Estimate(item.value, item.low, item.high, adjusted.get(key)) for key, item in found.items()}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A strategy along w, opened by the baseline (w = 0): ``x``, ``y`` float64 ``[points, 1 + r]``."""
+    """A strategy along w, opened by the baseline (w = 0), over ``seeds``: ``x``, ``y`` float64 ``[points, 1 + k + r]``
+    as of ``over_seeds``. ``metric``: what y is."""
 
     name: str
     weights: tuple[float, ...]
     x: np.ndarray
     y: np.ndarray
+    seeds: tuple[int, ...]
+    metric: str
 
 
-def curves(cells: Sequence[Measured], x: str, y: str) -> list[Curve]:
+def curves(cells: Sequence[Measured], x: str, y: str) -> tuple[list[Curve], dict[str, str]]:
     """A curve for every strategy with several weights, opened by the baseline (of its variation, where there is one).
 
-    Over the seeds that all points of all curves share, so that curves can be compared.
+    Over the seeds that all points of all curves share, so that curves can be compared. Returns the curves, and why each
+    other strategy has none.
     """
     have = [cell for cell in cells if x in cell.values and y in cell.values]
-    plain = [cell for cell in have if cell.name == BASELINE]
-    names = [name for name in dict.fromkeys(cell.name for cell in have)
-             if name.partition(VARIED)[0] != BASELINE and len({cell.weight for cell in group(have, name)}) > 1]
-    groups = [group(have, name, weight) for name in names
-              for weight in sorted({cell.weight for cell in group(have, name)})]
+    plain = group(have, BASELINE)
+    weights, left_out = _followed(cells, have, "no student" if y.startswith(STUDENT) else "not measured")
+    groups = [group(have, name, weight) for name, steps in weights.items() for weight in steps]
     seeds = common_seeds(plain, *groups) if plain and groups else []
     if not seeds:
-        return []
+        return [], left_out | dict.fromkeys(weights, "no seed shared with the baseline and the others")
     made = []
-    for name in names:
-        weights = sorted({cell.weight for cell in group(have, name)})
+    for name, steps in weights.items():
         start = group(have, f"{BASELINE}{VARIED}{name.partition(VARIED)[2]}") if VARIED in name else plain
         start = start if set(seeds) <= {cell.seed for cell in start} else plain
-        parts = [start, *(group(have, name, weight) for weight in weights)]
-        made.append(Curve(name, (0.0, *weights), *(
-            np.stack([over_seeds(part, metric, seeds) for part in parts]) for metric in (x, y))))
-    return made
+        parts = [start, *(group(have, name, weight) for weight in steps)]
+        made.append(Curve(name, (0.0, *steps), *(
+            np.stack([over_seeds(part, metric, seeds) for part in parts]) for metric in (x, y)), tuple(seeds), y))
+    return made, left_out
+
+
+def _followed(cells: Sequence[Measured], have: Sequence[Measured],
+              lacking: str) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Weights of every strategy that can be followed along w, and why the others cannot."""
+    weights, left_out = {}, {}
+    for name in dict.fromkeys(cell.name for cell in cells):
+        steps = sorted({cell.weight for cell in group(have, name)})
+        if name.partition(VARIED)[0] == BASELINE:
+            continue
+        if len(steps) > 1:
+            weights[name] = steps
+        else:
+            left_out[name] = f"measured at w = {steps[0]:g} alone" if steps else lacking
+    return weights, left_out
 
 
 def interpolate(curve: Curve, target: float) -> np.ndarray:
-    """``y`` where the curve first reaches ``x = target``, linear along w between neighbours, ``[1 + r]``; NaN where it
-    never does."""
+    """``y`` where the curve first reaches ``x = target``, linear along w between neighbours, ``[1 + k + r]``; NaN where
+    it never does."""
     found = np.full(curve.x.shape[1], np.nan)
     for start in range(len(curve.weights) - 1):
         a, b = curve.x[start], curve.x[start + 1]
@@ -194,43 +144,75 @@ def common_target(made: Sequence[Curve]) -> float | None:
 def at_equal(made: Sequence[Curve], target: float, reference: str) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
     """Every curve's ``y`` at ``x = target``, and its ratio to the reference curve's, paired and Holm-adjusted."""
     values = {item.name: interpolate(item, target) for item in made}
-    each = {name: estimate(value) for name, value in values.items() if np.isfinite(value[0])}
+    runs = {item.name: len(item.seeds) for item in made}
+    each = {name: estimate(value, runs[name]) for name, value in values.items() if np.isfinite(value[0])}
     if reference not in each:
         return each, {}
+    null = 1.0 if tested(made[0].metric, made[0].seeds) else None
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = {(name, 0.0): estimate(values[name] / values[reference], 1.0) for name in each if name != reference}
+        ratios = {(name, 0.0): estimate(values[name] / values[reference], runs[name], null)
+                  for name in each if name != reference}
     return each, {name: item for (name, _), item in holm(ratios).items()}
 
 
-def spearman(cells: Sequence[Measured], x: str, y: str) -> tuple[Estimate, int] | None:
-    """Rank correlation of two metrics over cells and how many there are; None below four.
+@dataclass(frozen=True)
+class Correlation:
+    """A rank correlation and what it is over."""
 
-    A replicate draws cells with replacement and one replicate of each, so the interval holds both the choice of
-    settings and the error of every measurement.
+    rho: Estimate
+    n_settings: int
+    n_cells: int
+
+
+def spearman(cells: Sequence[Measured], x: str, y: str) -> Correlation | None:
+    """Rank correlation of two metrics over settings within their strata; None below four settings.
+
+    A setting stands for its seeds by their mean: its cells are no independent ones. Ranks are taken within each stratum
+    (contexts and scheduler), and their covariances and variances summed over strata, so that strata which differ in
+    level add nothing. A replicate draws settings with replacement within each stratum, each with all its seeds, and one
+    replicate of each measurement.
     """
+    strata: dict[str, list[np.ndarray]] = {}
+    n_cells = 0
     have = [cell for cell in cells if x in cell.values and y in cell.values]
-    if len(have) < 4:
+    for stratum, name, weight in dict.fromkeys((cell.stratum, cell.name, cell.weight) for cell in have):
+        mine = [cell for cell in group(have, name, weight) if cell.stratum == stratum]
+        seeds = common_seeds(mine)
+        means = np.stack([over_seeds(mine, metric, seeds) for metric in (x, y)])
+        strata.setdefault(stratum, []).append(np.delete(means, np.s_[1:1 + len(seeds)], axis=1))
+        n_cells += len(mine)
+    lone = {stratum for stratum, settings in strata.items() if len(settings) < 2}
+    n_cells -= sum(cell.stratum in lone for cell in have)
+    stacks = [np.stack(settings, axis=1) for stratum, settings in strata.items() if stratum not in lone]
+    n_settings = sum(stack.shape[1] for stack in stacks)
+    if n_settings < 4:
         return None
-    xs, ys = (np.stack([cell.values[name] for cell in have]) for name in (x, y))
-    count = xs.shape[1] - 1
-    random = keyed_generator("spearman", x, y, len(have))
-    drawn = random.integers(0, len(have), (len(have), count))
-    values = [_rank_correlation(xs[:, 0], ys[:, 0])]
-    for r in range(count):
-        rows = drawn[:, r]
-        values.append(_rank_correlation(xs[rows, 1 + r], ys[rows, 1 + r]))
-    return estimate(np.asarray(values), 0.0), len(have)
+    parts = np.sum([_rank_moments(*_redrawn(stack, number)) for number, stack in enumerate(stacks)], axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = parts[0] / np.sqrt(parts[1] * parts[2])
+    return Correlation(estimate(values, null=0.0), n_settings, n_cells)
 
 
-def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    a, b = (_ranks(values) for values in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a**2).sum() * (b**2).sum())
-    return float((a * b).sum() / scale) if scale > 0 else float("nan")
+def _redrawn(stack: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y ``[1 + r, n]`` of ``[2, n, 1 + r]``: the settings, then draws of them, each from its own replicate."""
+    _, n, columns = stack.shape
+    rows = keyed_generator("spearman", number, n).integers(0, n, (columns, n))
+    rows[0] = np.arange(n)
+    x, y = (np.take_along_axis(values.T, rows, axis=1) for values in stack)
+    return x, y
+
+
+def _rank_moments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Covariance and variances (sums) of the ranks of ``[m, n]`` values along n: ``[3, m]``."""
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (_ranks(x), _ranks(y)))
+    return np.stack([(a * b).sum(axis=1), (a**2).sum(axis=1), (b**2).sum(axis=1)])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0; equal values share their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = counts.cumsum()
-    return (ends - (counts + 1) / 2)[inverse]
+    """Ranks from 0 along the second axis of ``[m, n]``; equal values share their mean rank."""
+    found = np.empty(values.shape)
+    for start in range(0, len(values), _BLOCK):
+        block = values[start:start + _BLOCK]
+        mine, others = block[:, :, None], block[:, None, :]
+        found[start:start + _BLOCK] = (others < mine).sum(axis=2) + ((others == mine).sum(axis=2) - 1) / 2
+    return found

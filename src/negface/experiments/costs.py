@@ -14,8 +14,9 @@ from negface.foundation.files import existing_folder
 from negface.foundation.progress import format_seconds
 from negface.generation import Tools, estimate, make_inputs, make_plan
 from negface.generation.planning import model_facts
+from negface.sampling import schedulers
 
-from .grid import ExperimentRecipe, Student
+from .grid import ExperimentRecipe, Setting, Student
 from .materials import Given, chosen
 
 PEOPLE, PICTURES = 8, 16
@@ -39,13 +40,19 @@ def planned(recipe: ExperimentRecipe, given: Given, *, students: bool = True, wo
         taught = setting.student and rate is not None
         if setting.reference and not taught:
             continue
-        making = 0.0 if setting.reference else plain if setting.strategy.guidance == "none" else steered
+        making = 0.0 if setting.reference else plain + (steered - plain) * steered_share(setting, sampling.steps)
         learning = shown(teaching, images) / rate if taught and teaching and rate else 0.0
         cells.append({"label": setting.label, "student": bool(taught), "seconds": making + learning})
     total = sum(cell["seconds"] for cell in cells) / workers
     return {"cells": cells, "n_cells": len(cells), "n_students": sum(cell["student"] for cell in cells),
             "n_images": images * sum(not setting.reference for setting in settings), "seconds": total,
             "images_per_second": images / steered, "student_images_per_second": rate, "workers": workers}
+
+
+def steered_share(setting: Setting, steps: int) -> float:
+    """Share of the steps at which a cell's rule asks for more than the positive prediction."""
+    asked = setting.strategy.rule.predicted(schedulers.from_dict({"name": setting.scheduler}).timesteps(steps))
+    return sum(len(branches) > 1 for branches in asked) / len(asked)
 
 
 def shown(student: Student, images: int) -> int:

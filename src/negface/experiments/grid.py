@@ -1,7 +1,7 @@
 """The experiment recipe: a declared grid of settings, the students trained on their pictures, and their examination.
 
-``[[grid]]`` blocks are products of identity sources, strategies with their weights, schedulers, variations and seeds;
-equal settings of two blocks are one cell. docs/experiments.md explains every key.
+``[[grid]]`` blocks are products of identity sources, strategies with their weights, guidance rules, schedulers,
+variations and seeds; equal settings of two blocks are one cell. docs/experiments.md explains every key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from negface.population.protocol_specs import FIRST_PERSON
 from negface.training.recipe import RecognitionRecipe, Section, load_recipe
 
 from .compare import VARIED
-from .recipe import BASELINE, CONTEXTS, Measuring, Sampling, Strategy, strategy
+from .recipe import BASELINE, CONTEXTS, Measuring, Sampling, Strategy, steered, strategy
+from .reserved import Part, check_disjoint, parts_of
 
 FLOOR, CEILING = "floor", "ceiling"
 
@@ -53,10 +54,15 @@ class Setting:
 
 
 class Block(Section):
-    """A product of settings. ``strategies``: name = weights; ``schedulers`` empty: that of ``sampling``."""
+    """A product of settings.
+
+    ``strategies``: name = weights; ``guidances`` empty: what the strategies' names say (``far`` is constant,
+    ``adaptive-far`` rising); ``schedulers`` empty: that of ``sampling``.
+    """
 
     sources: tuple[str, ...] = Field(("pca",), min_length=1)
     strategies: dict[str, tuple[float, ...]] = Field(min_length=1)
+    guidances: tuple[str, ...] = ()
     schedulers: tuple[Literal["ddpm", "ddim", "dpmpp", "unipc"], ...] = ()
     variations: tuple[str, ...] = Field(("none",), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
@@ -66,10 +72,16 @@ class Block(Section):
         """Its cells; seeds vary slowest, so that a run that is stopped has whole seeds."""
         # A weight of 0 is plain sampling, whatever the negative: one cell, the baseline.
         chosen = [strategy(name, weight) if weight else strategy(BASELINE, 0.0)
-                  for name, weights in self.strategies.items() for weight in weights]
+                  for name, weights in self._steered() for weight in weights]
         return [Setting(source, seed, item, each, variation, self.students)
                 for source in self.sources for each in self.schedulers or (scheduler,) for seed in self.seeds
                 for variation in self.variations for item in chosen]
+
+    def _steered(self) -> list[tuple[str, tuple[float, ...]]]:
+        """Strategies under every guidance rule, by the names that say it, with their weights."""
+        if not self.guidances:
+            return list(self.strategies.items())
+        return [(steered(name, rule), weights) for rule in self.guidances for name, weights in self.strategies.items()]
 
 
 class Range(Section):
@@ -162,6 +174,10 @@ class ExperimentRecipe(Section):
         first = sum(cell in opening for cell in cells)
         return [*cells[:first], *self._references(cells), *cells[first:]]
 
+    def parts(self) -> list[Part]:
+        """Whom each part is about, where faces are rendered; which seeds have a ceiling follows from the cells."""
+        return parts_of(self, [cell for cell in self.settings() if cell.strategy.name == CEILING])
+
     def _references(self, cells: list[Setting]) -> list[Setting]:
         first = cells[0]
         seeds = dict.fromkeys(cell.seed for cell in cells if cell.student and cell.source == first.source)
@@ -182,6 +198,7 @@ def check_experiment(recipe: ExperimentRecipe, where: object = "recipe") -> Expe
                          fix="sampling.bank must be at least sampling.identities")
     if recipe.references and recipe.student is None:
         raise InputError("floor and ceiling are for students, and there is no section [student]", where=where)
+    check_disjoint(recipe.parts(), where)
     cells = recipe.settings()
     if FLOOR in recipe.references and not any(cell.strategy.name == BASELINE and cell.student for cell in cells):
         raise InputError("the floor shuffles the names of the baseline's pictures, and no block with students has it",

@@ -29,7 +29,14 @@ from .benchmarks import given_benchmarks, rendered_benchmarks
 from .eyes import Eyes, faces_hash, of_people, write_seen
 from .fit import model_facts
 from .grid import ExperimentRecipe, PopulationFaces, Range
-from .people import Split, check_training, keyed_split, read_split, training_record
+from .people import (
+    Split,
+    check_judge_training,
+    check_training,
+    keyed_split,
+    read_split,
+    training_record,
+)
 from .steps import Journal
 
 LOCK, FACES = "materials.lock", "faces"
@@ -85,29 +92,39 @@ class Materials:
     benchmarks: tuple[Benchmark, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def examined_people(self) -> tuple[str, ...]:
+        """Everybody in a benchmark, as far as names tell."""
+        return tuple(sorted({name for item in self.benchmarks for name in item.people}))
+
 
 def prepare(recipe: ExperimentRecipe, given: Given, journal: Journal) -> Materials:
     """Make or find the materials; one process at a time.
 
-    Errors: ``InputError`` for what is missing, ``MismatchError`` for a judge that is the conditioner (unless forced)
-    and for a generator, or a benchmark, that shares people it must not.
+    Errors: ``InputError`` for what is missing, ``MismatchError`` for a judge that is the conditioner or was trained on
+    people of the experiment (unless forced), and for a generator, or a benchmark, that shares people it must not.
     """
     model = chosen(recipe, given, "model", "generator")
     existing_folder(model, "model folder")
     eyes = Eyes(*(existing_file(chosen(recipe, given, job, job), f"{job} file") for job in ("conditioner", "judge")),
                 (), threads=given.threads, force=given.force, resize=recipe.measuring.resize)
+    theirs = given_benchmarks(given.benchmarks or {}, given.pictures)
+    split = _split_of(given) if given.faces else None
+    asked = {**{part.what: part.people for part in recipe.parts()}, **(split.groups() if split else {}),
+             **{f"benchmark {item.name}": item.people for item in theirs}}
+    said = check_judge_training(eyes.judge_declaration, asked, force=given.force)
     with claim(journal.root / LOCK, wait=True):
-        faces = _from_folder(given, journal, eyes) if given.faces else _rendered(recipe, given, journal, eyes)
+        faces = _from_folder(given, split, journal, eyes) if split else _rendered(recipe, given, journal, eyes)
         wanted = recipe.protocols if recipe.student else None
         made = rendered_benchmarks(wanted, journal, given.workers) if wanted else []
-    benchmarks = (*made, *given_benchmarks(given.benchmarks or {}, given.pictures))
+    benchmarks = (*made, *theirs)
     if recipe.student is not None and not benchmarks:
         raise InputError("students are trained, and nothing examines them", where="benchmarks",
                          fix="add [protocols] to the recipe, give --benchmark NAME=FILE, or leave students out")
     if len({item.name for item in benchmarks}) < len(benchmarks):
         raise InputError("two benchmarks have one name", where="benchmarks", fix="name yours otherwise")
     found = Materials(model, model_facts(model), eyes, benchmarks=benchmarks, warnings=(), **faces)
-    return replace(found, warnings=tuple(_warnings(found)))
+    return replace(found, warnings=(*said, *_warnings(found)))
 
 
 def chosen(recipe: ExperimentRecipe, given: Given, name: str, job: str) -> Path:
@@ -127,7 +144,7 @@ def _warnings(found: Materials) -> list[str]:
     trained = set(training_record(found.model).get("identities") or ())
     for benchmark in found.benchmarks:
         people = set(benchmark.people)
-        both = sorted(trained & people)
+        both = sorted((trained | set(found.split.train)) & people)
         if both:
             raise MismatchError(f"shares {len(both)} people with the generator's training, {both[0]!r} among them",
                                 where=f"benchmark {benchmark.name}", fix="examine students on people nobody has seen")
@@ -144,11 +161,13 @@ def _see(journal: Journal, name: str, folder: Path, faces: str, eyes: Eyes, who:
     return read_embeddings(path)
 
 
-def _from_folder(given: Given, journal: Journal, eyes: Eyes) -> dict[str, Any]:
-    dataset = datasets.open(given.faces)
-    split = (read_split(given.people, dataset.identities) if given.people
-             else keyed_split(dataset.identities, 0.7, 0))
-    faces = faces_hash(dataset)
+def _split_of(given: Given) -> Split:
+    known = datasets.open(given.faces).identities
+    return read_split(given.people, known) if given.people else keyed_split(known, 0.7, 0)
+
+
+def _from_folder(given: Given, split: Split, journal: Journal, eyes: Eyes) -> dict[str, Any]:
+    faces = faces_hash(datasets.open(given.faces))
     judged = of_people(_see(journal, "faces", Path(given.faces), faces, eyes, "judge"), split.train)
     return {"conditioned": _see(journal, "faces", Path(given.faces), faces, eyes, "conditioner"), "known": judged,
             "split": split, "faces": faces, "known_faces": Path(given.faces)}

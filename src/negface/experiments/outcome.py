@@ -6,38 +6,38 @@ Sentences are made from the figures beside them; nothing here knows what they wi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import draws
 from .compare import (
-    Estimate,
-    Measured,
+    VARIED,
+    Correlation,
     Reference,
     against,
     at_equal,
     common_seeds,
     common_target,
     curves,
-    estimate,
     group,
-    over_seeds,
     spearman,
     to_baseline,
     to_unvaried,
 )
 from .grid import CEILING, FLOOR, Setting
+from .intervals import Estimate, Measured, estimate, holm, over_seeds
 from .nearest import NamedPictures, nearest_pairs
 from .recipe import BASELINE
-from .stages import EXAMINED, REPLICATES, Bench, examined_of, measures_of, read_replicates
+from .stages import Bench, examined_of, measures_of
 
 WITH_INTERVAL = ("fdr", "diversity", "adherence", "eer", "fmr100", "fmr1000", "genuine_mean", "impostor_mean",
                  "leakage_rate", "student_accuracy")
 COLUMNS = ("strategy", "weight", "seed", "contexts", "scheduler", "variation",
            *(f"{name}{end}" for name in WITH_INTERVAL for end in ("", "_low", "_high")), "student_eer",
            "adherence_rank1", "mean_weight", "n_identities", "n_images", "images_per_second", "student_seconds",
-           "student_images_per_second")
+           "student_images_per_second", "guidance")
 MEANING = {"diversity": "diversity", "adherence": "adherence", "fdr": "FDR", "student_accuracy": "student accuracy"}
 
 
@@ -80,7 +80,7 @@ def row(done: Done) -> dict[str, Any]:
     setting, metrics = done.setting, done.metrics()
     named = {"strategy": setting.strategy.name, "weight": setting.strategy.weight, "seed": setting.seed,
              "contexts": setting.source, "scheduler": setting.scheduler, "variation": setting.variation,
-             "images_per_second": done.measures.get("images_per_second")}
+             "guidance": setting.strategy.guidance, "images_per_second": done.measures.get("images_per_second")}
     return {**{key: metrics.get(key) for key in COLUMNS}, **named,
             **{key: value for key, value in metrics.items() if ":" in key}}
 
@@ -102,7 +102,7 @@ def page_cell(done: Done, scheduler: str, root: Path, training: NamedPictures) -
     """
     measured, base = done.measures["measured"], done.measures.get("dataset")
     line = row(done)
-    words = {"strategy", "weight", "seed", "contexts", "scheduler", "variation"}
+    words = {"strategy", "weight", "seed", "contexts", "scheduler", "variation", "guidance"}
     pairs = [] if base is None else measured["closest_pairs"][:6]
     return {"strategy": done.setting.name, "weight": done.setting.strategy.weight, "seed": done.setting.seed,
             "contexts": heading(done.setting, scheduler),
@@ -119,11 +119,13 @@ def page_cell(done: Done, scheduler: str, root: Path, training: NamedPictures) -
 def measured(done: Sequence[Done], bench: Bench) -> list[Measured]:
     """Replicates of the cells, for comparison."""
     found = []
+    count, scheduler = draws.count_of(bench.recipe), bench.recipe.sampling.scheduler
     for item in done:
-        values = read_replicates(bench.journal.root / item.place / REPLICATES)
+        values = draws.of_set(item.setting, item.place, bench, count)
         if item.marks is not None:
-            values |= read_replicates(bench.journal.root / item.place / EXAMINED)
-        found.append(Measured(item.setting.name, item.setting.strategy.weight, item.setting.seed, values))
+            values |= draws.of_student(item.place, item.marks, bench, count)
+        found.append(Measured(item.setting.name, item.setting.strategy.weight, item.setting.seed, values,
+                              heading(item.setting, scheduler)))
     return found
 
 
@@ -132,41 +134,38 @@ def lead(done: Sequence[Done], bench: Bench) -> dict[str, Any]:
 
     Of the first section's cells; correlations are over the generated cells of all sections.
     """
-    scheduler = bench.recipe.sampling.scheduler
-    first = heading(done[0].setting, scheduler)
-    cells = measured([item for item in done if heading(item.setting, scheduler) == first], bench)
+    everything = measured(done, bench)
+    cells = [cell for cell in everything if cell.stratum == everything[0].stratum]
     generated = [cell for cell in cells if cell.name not in (FLOOR, CEILING)]
-    everything = measured([item for item in done if not item.setting.reference], bench)
-    answer, correlations = _usefulness(everything)
+    answer, correlations = _usefulness([cell for cell in everything if cell.name not in (FLOOR, CEILING)])
     tables = [*_equal_w(generated), *_equal_company(generated), *correlations]
-    return {"sentence": answer or _unanswered(generated), "says": _ends(cells), "tables": tables,
-            "plots": [{"x": "diversity", "y": y, "labels": ["diversity", MEANING[y]]}
-                      for y in ("fdr", "student_accuracy")]
+    return {"sentence": answer or _unanswered(generated), "says": [*_ends(cells), *_sureties(generated)],
+            "tables": tables, "plots": [{"x": "diversity", "y": y, "labels": ["diversity", MEANING[y]]}
+                                        for y in ("fdr", "student_accuracy")]
             + [{"x": "fdr", "y": "student_accuracy", "labels": ["FDR", "student accuracy"]}]}
 
 
 def _usefulness(cells: Sequence[Measured]) -> tuple[str, list[dict[str, Any]]]:
-    """Does a more separable set make a better recogniser? Rank correlations over all cells with a student."""
-    lines, answer = [], ""
-    for x in ("fdr", "diversity", "adherence"):
-        found = spearman(cells, x, "student_accuracy")
-        if found is None:
-            continue
-        value, count = found
-        lines.append([MEANING[x], str(count), _number(value, 2), _p(value)])
-        if x == "fdr":
-            answer = _answer(value, count)
+    """Does a more separable set make a better recogniser? Rank correlations over all settings with a student."""
+    found = {(x, 0.0): spearman(cells, x, "student_accuracy") for x in ("fdr", "diversity", "adherence")}
+    have = {key: item for key, item in found.items() if item is not None}
+    rhos = holm({key: item.rho for key, item in have.items()})
+    lines = [[MEANING[key[0]], str(item.n_settings), str(item.n_cells), _number(rhos[key], 2), _p(rhos[key])]
+             for key, item in have.items()]
     table = {"title": "Does a more separable set make a better recogniser?", "columns":
-             ["over the cells, student accuracy against", "cells", "Spearman's ρ", "p"], "rows": lines,
-             "say": "Rank correlation over generated cells with a student; a replicate of the interval draws cells, "
-                    "people and folds."}
-    return answer, [table] if lines else []
+             ["over the settings, student accuracy against", "settings", "cells", "Spearman's ρ", "p"], "rows": lines,
+             "say": "Rank correlation over settings with a student, each the mean of its seeds, within contexts and "
+                    "scheduler; a replicate of the interval draws settings with all their seeds, people and folds. p "
+                    "is adjusted for the number of rows (Holm)."}
+    separable = have.get(("fdr", 0.0))
+    return _answer(separable) if separable else "", [table] if lines else []
 
 
-def _answer(value: Estimate, count: int) -> str:
-    figures = f"Spearman's ρ between FDR and student accuracy is {_number(value, 2)} over {count} cells"
+def _answer(found: Correlation) -> str:
+    value, over = found.rho, f"{found.n_settings} settings ({found.n_cells} cells)"
+    figures = f"Spearman's ρ between FDR and student accuracy is {_number(value, 2)} over {over}"
     if not math.isfinite(value.value):
-        return f"Whether a more separable set makes a better recogniser stays open: all {count} students are alike."
+        return f"Whether a more separable set makes a better recogniser stays open: the students of {over} are alike."
     if value.low is None or value.high is None:
         return f"Whether a more separable set makes a better recogniser stays open: {figures}, without an interval."
     if value.low > 0:
@@ -178,7 +177,7 @@ def _answer(value: Estimate, count: int) -> str:
 
 def _unanswered(cells: Sequence[Measured]) -> str:
     if any("student_accuracy" in cell.values for cell in cells):
-        return "Whether a more separable set makes a better recogniser takes at least four cells with a student."
+        return "Whether a more separable set makes a better recogniser takes at least four settings with a student."
     found = against(cells, "fdr", to_baseline, ratio=True)
     sure = [item for item in found.values() if item.sure]
     up = sum(item.value > 1 for item in sure)
@@ -191,10 +190,36 @@ def _ends(cells: Sequence[Measured]) -> list[str]:
     said = []
     for name in (FLOOR, BASELINE, CEILING):
         mine = [cell for cell in group(cells, name) if "student_accuracy" in cell.values]
-        values = over_seeds(mine, "student_accuracy", common_seeds(mine)) if mine else None
+        seeds = common_seeds(mine) if mine else []
+        values = over_seeds(mine, "student_accuracy", seeds)
         if values is not None:
-            said.append(f"{name} {_number(estimate(values), 3)}")
+            said.append(f"{name} {_number(estimate(values, len(seeds)), 3)}")
     return [f"Student accuracy: {'; '.join(said)}."] if said else []
+
+
+def _sureties(cells: Sequence[Measured]) -> list[str]:
+    """What is sure against the baseline at equal w, and what is not."""
+    said = []
+    for metric, ratio in (("fdr", True), ("student_accuracy", False)):
+        found = against(cells, metric, to_baseline, ratio=ratio)
+        verdicts: dict[str, list[tuple[str, float]]] = {}
+        for place, item in found.items():
+            way = "surely higher" if item.value > ratio else "surely lower"
+            verdicts.setdefault(way if item.sure else "no sure difference" if item.p is not None else
+                                "not tested, for want of a second seed", []).append(place)
+        if found:
+            parts = "; ".join(f"{verdict}: {_listed(places)}" for verdict, places in sorted(verdicts.items()))
+            said.append(f"{MEANING[metric][0].upper()}{MEANING[metric][1:]} against the baseline, {parts}.")
+    return said
+
+
+def _listed(places: Sequence[tuple[str, float]]) -> str:
+    """``far (w 0.5, 1), random (w 0.5)``; what has no weight stands alone."""
+    weights: dict[str, list[str]] = {}
+    for name, weight in sorted(places, key=lambda place: place[1]):
+        weights.setdefault(name, []).append(f"{weight:g}")
+    return ", ".join(name if name.partition(VARIED)[0] == BASELINE else f"{name} (w {', '.join(each)})"
+                     for name, each in weights.items())
 
 
 def _equal_w(cells: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -210,12 +235,16 @@ def _against(cells: Sequence[Measured], reference: Reference, title: str) -> lis
     for (name, weight), fdr in ratios["fdr"].items():
         others = [ratios[key].get((name, weight)) for key in ("diversity", "adherence")]
         student = students.get((name, weight))
-        rows.append([name, f"{weight:g}", _number(fdr, 2), _p(fdr), *(_number(item, 2) for item in others),
-                     _number(student, 3, signed=True), _p(student)])
-    table = {"title": title, "columns": ["strategy", "w", "FDR ratio", "p", "diversity ratio", "adherence ratio",
-                                         "student accuracy difference", "p"], "rows": rows,
-             "say": "Paired: the same people, and the same folds, are drawn for both. p is two-sided and adjusted for "
-                    "the number of rows (Holm)."}
+        rows.append([name, f"{weight:g}", _seeds(fdr), _number(fdr, 2), _p(fdr),
+                     *(_number(item, 2) for item in others), _seeds(student), _number(student, 3, signed=True),
+                     _p(student)])
+    table = {"title": title, "columns": [
+        "strategy", "w", "seeds", "FDR ratio", "p", "diversity ratio", "adherence ratio", "student seeds",
+        "student accuracy difference", "p"], "rows": rows, "say":
+        "Paired: the same people, and the same folds, are drawn for both. Over several seeds the interval and p hold "
+        "what another run would change too (t over seeds). With one seed they do not: the interval is of people, or "
+        "folds, alone, and a student's difference is not tested. p is two-sided and adjusted for the number of rows "
+        "(Holm), intervals are not; ≤: the least that the replicates can show."}
     return [table] if rows else []
 
 
@@ -224,7 +253,7 @@ def _equal_company(cells: Sequence[Measured]) -> list[dict[str, Any]]:
     tables = []
     for x in ("diversity", "adherence"):
         for y in ("fdr", "student_accuracy"):
-            made = curves(cells, x, y)
+            made, left_out = curves(cells, x, y)
             target = common_target(made)
             if target is None:
                 continue
@@ -236,8 +265,29 @@ def _equal_company(cells: Sequence[Measured]) -> list[dict[str, Any]]:
                 "title": f"{MEANING[y][0].upper()}{MEANING[y][1:]} at equal {x} ({target:.4g})",
                 "columns": ["strategy", MEANING[y], f"ratio to {reference}", "p"], "rows": rows,
                 "say": f"Each strategy is followed along w from the baseline until its {x} is {target:.4g}, half way "
-                       "to the end of the shortest curve; – where it never is."})
+                       f"to the end of the shortest curve; – where it never is. {_whose(made[0].seeds)}"
+                       + (f" Could not be compared: {'; '.join(map(' '.join, _reasons(left_out)))}."
+                          if left_out else "")})
     return tables
+
+
+def _whose(seeds: Sequence[int]) -> str:
+    named = ", ".join(map(str, seeds))
+    if len(seeds) > 1:
+        return f"Over the seeds that all points share: {named}."
+    return f"All points share seed {named} alone, so nothing here holds what another run would change."
+
+
+def _reasons(left_out: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Strategies by why they were left out: ``("far, close", "(no student)")``."""
+    named: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        named.setdefault(reason, []).append(name)
+    return [(", ".join(names), f"({reason})") for reason, names in named.items()]
+
+
+def _seeds(value: Estimate | None) -> str:
+    return "–" if value is None else str(value.runs)
 
 
 def _number(value: Estimate | None, digits: int, *, signed: bool = False) -> str:
@@ -251,4 +301,8 @@ def _number(value: Estimate | None, digits: int, *, signed: bool = False) -> str
 
 
 def _p(value: Estimate | None) -> str:
-    return "–" if value is None or value.p is None else f"{value.p:.3f}" if value.p >= 0.001 else "< 0.001"
+    if value is None or value.p is None:
+        return "–"
+    if value.limit:
+        return f"≤ {math.ceil(1000 * value.p) / 1000:.3f}"
+    return f"{value.p:.3f}" if value.p >= 0.001 else "< 0.001"

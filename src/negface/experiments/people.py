@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from negface.evaluation.provenance import check_unseen
 from negface.foundation.errors import FormatError, InputError, MismatchError
 from negface.foundation.files import existing_file, read_json, write_text
 from negface.foundation.hashing import sha256_json
 from negface.foundation.noise import keyed_generator
+from negface.perception import Declaration
 
 TRAIN, TEST = "train", "test"
 TRAINED_ON = "training.json"
@@ -31,6 +33,10 @@ class Split:
     def hash(self) -> str:
         """SHA-256 of who is where."""
         return sha256_json({TRAIN: self.train, TEST: self.test})
+
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Names by what they are for, as errors and warnings call it."""
+        return {"the generator's training": self.train, "the tests": self.test}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write ``person,split`` rows."""
@@ -93,6 +99,23 @@ def check_training(model: Path, split: Split) -> bool:
         raise MismatchError(f"was trained on {len(both)} of the test people, {both[0]!r} among them", where=model,
                             fix="give the table of people it was trained with (--people)")
     return bool(people)
+
+
+def check_judge_training(judge: Declaration, people: Mapping[str, Iterable[str]], *, force: bool = False) -> list[str]:
+    """Refuse a judge that was trained on people it is to measure: it knows them, and tells them apart too well.
+
+    Args:
+        judge: its declaration; one that names nobody is not checked.
+        people: names of people, by what they are for.
+
+    Returns, where ``force`` lets it pass, a warning for each group with such people; else ``MismatchError``.
+    """
+    said = []
+    for what, names in people.items():
+        known = check_unseen(judge, names, benchmark=what, force=force)["trained_on_test_people"]
+        if known:
+            said.append(f"the judge was trained on {known} of the people of {what}")
+    return said
 
 
 def training_record(model: Path) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from pydantic import Field, PositiveInt, field_validator
 from negface.contexts import negatives
 from negface.foundation.errors import InputError, UnknownNameError
 from negface.sampling import guidance
+from negface.sampling.schedule import DEFAULT
 from negface.training.recipe import AutoencoderRecipe, DiffusionRecipe, Section, load_recipe
 
 BASELINE, PER_IMAGE = "baseline", "random-per-image"
 CONTEXTS = ("authentic", "pca", "uniform", "two-stage")
 _RULES = {"adaptive": "rising", "falling": "falling"}
+_EVERYWHERE = (0.0, float(guidance.T))
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,32 @@ class Strategy:
     @property
     def rule(self) -> guidance.Guidance:
         """The guidance rule."""
-        return guidance.make(self.guidance, None if self.guidance == "none" else self.weight)
+        kind, interval = guidance_of(self.guidance)
+        rule = guidance.make(kind, None if kind == "none" else self.weight)
+        return rule if interval == _EVERYWHERE else rule.on(*interval)
+
+
+def guidance_of(name: str) -> tuple[str, tuple[float, float]]:
+    """Kind and timesteps of a guidance by its name: ``rising``, or ``constant@200-800``, which acts at 200 <= t <= 800.
+
+    ``InputError`` for an interval that is none; what the kind may be is for ``guidance.make`` to say.
+    """
+    kind, limited, interval = name.partition("@")
+    if not limited:
+        return kind, _EVERYWHERE
+    try:
+        low, high = map(float, interval.split("-"))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low <= high <= guidance.T:
+        raise InputError(f"{interval!r} is no interval of timesteps", where=f"guidance {name}",
+                         fix=f"write constant@200-800: from low to high, within 0 to {guidance.T}")
+    return kind, (low, high)
+
+
+def _said(kind: str, interval: tuple[float, float]) -> str:
+    """A kind, or a strategy, with its interval behind it, unless that is everywhere."""
+    return kind if interval == _EVERYWHERE else f"{kind}@{interval[0]:g}-{interval[1]:g}"
 
 
 def strategy(name: str, weight: float) -> Strategy:
@@ -48,19 +75,39 @@ def strategy(name: str, weight: float) -> Strategy:
 
     ``baseline`` is plain sampling; the name of a negative (``far``) is NegFaceDiff's constant weight (arXiv
     2508.09661); ``adaptive-<negative>`` is AdaptDiff's rising weight (arXiv 2603.29569), ``falling-<negative>`` its
-    ablation; ``random-per-image`` draws a new negative for every image. ``UnknownNameError`` with a suggestion for
-    anything else.
+    ablation; ``random-per-image`` draws a new negative for every image; ``<strategy>@200-800`` steers at these
+    timesteps only. ``UnknownNameError`` with a suggestion for anything else.
     """
     if name == BASELINE:
         return Strategy(BASELINE, "none", "none", 0.0)
-    if name == PER_IMAGE:
-        return Strategy(PER_IMAGE, "random", "constant", float(weight), "image")
-    first, _, rest = name.partition("-")
-    rule, negative = (_RULES[first], rest) if first in _RULES else ("constant", name)
+    plain, interval = guidance_of(name)
+    first, _, rest = plain.partition("-")
+    rule, negative = (_RULES[first], rest) if first in _RULES else ("constant", plain)
+    scope = "image" if negative == PER_IMAGE else "identity"
     known = [item for item in negatives.names() if item != "none"]
-    if negative not in known:
+    if negative not in (PER_IMAGE, *known):
         raise UnknownNameError("strategy", name, [BASELINE, PER_IMAGE, *known, *(f"{prefix}-far" for prefix in _RULES)])
-    return Strategy(name, negative, rule, float(weight))
+    return Strategy(_said(plain, interval), "random" if scope == "image" else negative, _said(rule, interval),
+                    float(weight), scope)
+
+
+def steered(name: str, rule: str) -> str:
+    """The strategy ``name`` under the guidance ``rule``, by its name: ``steered("far", "rising@200-800")`` is
+    ``adaptive-far@200-800``, ``steered("far", "constant")`` is ``far``. The baseline has no guidance and stays itself.
+
+    Errors: ``UnknownNameError`` for a rule that is none; ``InputError`` where the name says another one already.
+    """
+    kind, interval = guidance_of(rule)
+    prefixes = {"constant": ""} | {says: f"{prefix}-" for prefix, says in _RULES.items()}
+    if kind not in prefixes:
+        raise UnknownNameError("guidance", rule, prefixes)
+    if name == BASELINE:
+        return name
+    says, wanted = strategy(name, 1.0).guidance, _said(kind, interval)
+    if says not in ("constant", wanted):
+        raise InputError(f"the strategy {name!r} is guided by {says}, and guidances say {rule}", where="guidances",
+                         fix="name the negative alone (far), or leave guidances out")
+    return name if says == wanted else _said(prefixes[kind] + name, interval)
 
 
 class People(Section):
@@ -76,8 +123,8 @@ class Sampling(Section):
     bank: PositiveInt = 1000
     identities: PositiveInt = 50
     images: int = Field(10, ge=2)
-    steps: PositiveInt = 20
-    scheduler: Literal["ddpm", "ddim", "dpmpp", "unipc"] = "dpmpp"
+    steps: PositiveInt = DEFAULT.steps
+    scheduler: Literal["ddpm", "ddim", "dpmpp", "unipc"] = DEFAULT.scheduler
     dtype: Literal["fp32", "bf16"] = "fp32"
     batch: PositiveInt = 32
     threads: PositiveInt = 1

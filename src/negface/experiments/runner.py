@@ -32,7 +32,7 @@ from .cells import Bench, Cell, carry_out
 from .eyes import Eyes, faces_hash, of_people, write_seen
 from .fit import fit, model_facts
 from .nearest import NamedPictures
-from .people import Split, check_training, keyed_split, read_split
+from .people import Split, check_judge_training, check_training, keyed_split, read_split
 from .recipe import RunRecipe, check_run_recipe
 from .steps import Journal
 
@@ -84,8 +84,9 @@ def run(recipe: RunRecipe, setup: Setup) -> dict[str, Any]:
     Returns the summary, which also stands in ``summary.json``: ``verdict``, ``table`` (a dict for each cell),
     ``warnings``, ``steps_made``, ``steps_kept``, ``seconds``, paths of ``report``, ``results`` and ``model``.
 
-    Errors: ``MismatchError`` for a judge that is the conditioner (unless forced) and for a model trained on test
-    people; whatever the single steps raise. What was finished stays, and the same call goes on from there.
+    Errors: ``MismatchError`` for a judge that is the conditioner or was trained on people of the faces (unless
+    forced) and for a model trained on test people; whatever the single steps raise. What was finished stays, and the
+    same call goes on from there.
     """
     started = time.monotonic()
     whole = check_run_recipe(recipe)
@@ -142,6 +143,7 @@ def _warnings(recipe: RunRecipe, setup: Setup, eyes: Eyes, split: Split) -> list
     found = list(setup.notes)
     if eyes.same:
         found.append("the judge is the conditioner: it grades its own work")
+    found += check_judge_training(eyes.judge_declaration, split.groups(), force=setup.force)
     for what, given in (("model", setup.model), ("autoencoder", setup.autoencoder)):
         if given is not None and not check_training(given, split):
             found.append(f"the {what} does not say who trained it: it was not checked that test people are new to it")

@@ -215,7 +215,8 @@ def _teach(setting: Setting, place: str, pictures: Pictures, bench: Bench) -> No
     inputs = {"pictures": place, "student": student.model_dump(mode="json"), "identities": pictures.identities}
     folder = root / f"student-{sha256_json(inputs)[:8]}"
     trained = bench.journal.step(f"{place}/training", inputs, lambda: train_student(
-        student, pictures, folder, seed=setting.seed, say=bench.journal.say), [folder / "model"])
+        student, pictures, folder, seed=setting.seed, held_out=bench.materials.examined_people, say=bench.journal.say),
+        [folder / "model"])
 
     def examine() -> dict[str, Any]:
         found = examine_student(folder / "model", bench.materials, student, root / EXAMINED,

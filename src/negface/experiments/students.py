@@ -7,7 +7,7 @@ same folds are drawn for every student, so two students can be compared pair by 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,17 @@ from .references import Pictures
 REPLICATES = "student.npz"
 
 
-def train_student(student: Student, pictures: Pictures, folder: Path, *, seed: int,
+def train_student(student: Student, pictures: Pictures, folder: Path, *, seed: int, held_out: Iterable[str],
                   say: Callable[[str], None]) -> dict[str, Any]:
-    """Train a student on a set; resumes what ``folder`` holds. Returns seconds, counts and images a second."""
+    """Train a student on a set; resumes what ``folder`` holds. Returns seconds, counts and images a second.
+
+    ``held_out``: people of the benchmarks; ``MismatchError`` before the first step if the set has any of them.
+    """
     from negface.training.recognition import train_recognition
 
     dataset = datasets.open(pictures.folder)
     made = train_recognition(student.for_seed(seed), dataset, folder, name="student", identities=pictures.identities,
-                             say=say)
+                             held_out=tuple(held_out), say=say)
     return {key: made[key] for key in ("steps", "loss", "n_images", "n_identities", "seconds", "images_per_second")}
 
 

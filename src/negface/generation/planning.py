@@ -33,7 +33,7 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
               detector: str | os.PathLike | None = None, codec_name: str = DEFAULT_CODEC, format: str = "folder",
               unit_images: int | None = None, tries: int = TRIES, filters: Sequence[Step] = (),
               decoder: str | os.PathLike | None = None, compiled: bool = False,
-              allow_conditioner_mismatch: bool = False) -> Plan:
+              reuse: int | None = 1, allow_conditioner_mismatch: bool = False) -> Plan:
     """The plan of a dataset.
 
     Args:
@@ -41,7 +41,7 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         inputs: the bank and its negatives (``make_inputs``).
         guidance: default ``constant(0.5)``; without any negative it is ``none()``, whatever was asked for.
         identities: draw only the first so many of the bank.
-        steps: default 20, and of a distilled model those it was made for.
+        steps: default 8 of ``unipc``, 20 of the others, and of a distilled model those it was made for.
         scheduler: a name, with the model's own noise schedule; ``None`` is the model's default.
         size: side in pixels; default 112 for ``template`` and ``detect``, the model's own for ``none``.
         align: ``template`` (trust the model to draw in the template: resize), ``detect`` (five points, warp), ``none``.
@@ -52,6 +52,8 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
         decoder: folder of a fast decoder (``negface train distill``) to use instead of the model's; ``"full"``: the
             autoencoder's own, also where the model has a fast one.
         compiled: compile the denoiser (``torch.compile``).
+        reuse: keep the negative's direction for so many steps (``Guidance.reusing``); 1 leaves the rule as it is;
+            ``None``: as the default preset does, where neither scheduler nor steps are asked for.
 
     Raises:
         InputError: values out of range, contexts of another length, a learned null the model does not have.
@@ -67,11 +69,14 @@ def make_plan(model: str | os.PathLike, inputs: Inputs, *, guidance: guidance_ru
     if images < 1 or batch < 1:
         raise InputError(f"must be at least 1, not {min(images, batch)}", where="images" if images < 1 else "batch")
     chosen = facts["schedulers"].build(scheduler)
-    steps = facts["schedulers"].steps(scheduler) if steps is None else steps
+    asked, steps = steps, facts["schedulers"].steps(scheduler) if steps is None else steps
     described = chosen.to_dict()
     rule = guidance_rules.constant(0.5) if guidance is None else guidance
+    rule = rule if reuse in (None, 1) else rule.reusing(reuse)
     if inputs.selection is not None and (inputs.selection.kind == NONE).all():
         rule = rule.without(guidance_rules.NEGATIVE)
+    elif reuse is None and rule.all_branches != (guidance_rules.POSITIVE,):
+        rule = rule.reusing(facts["schedulers"].reuse(scheduler, asked))
     check_distilled(facts["distilled"], rule, chosen)
     timesteps = schedulers.from_dict(described).timesteps(steps)
     per_unit = unit_size(images, batch, format) if unit_images is None else max(1, round(unit_images / images))

@@ -44,6 +44,7 @@ class Declaration:
         architecture: for ``torch``: name of the ``model`` registry entry.
         options: for ``torch``: arguments of the architecture, such as ``dim`` and ``image_size``.
         licence, trained_on, source: terms of the weights, what they were trained on, where they come from.
+        developed_on: the pairs by which the weights were chosen (``evaluation.provenance.development_text``), or empty.
         measured: figures that were measured on held-out pictures, by name.
     """
 
@@ -66,6 +67,7 @@ class Declaration:
     trained_on: str = "unknown"
     source: str = "unknown"
     measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    developed_on: str = ""
 
     def __post_init__(self) -> None:
         for field, allowed in (("task", TASKS), ("kind", KINDS), ("channels", CHANNELS)):
@@ -84,9 +86,11 @@ class Declaration:
         return {"name": self.name, "hash": self.sha256}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {key: list(value) if isinstance(value, tuple) else value
-                for key, value in dataclasses.asdict(self).items()}
+        """Plain JSON values; ``developed_on`` only where it says something, so that hashes of others stay theirs."""
+        values = dataclasses.asdict(self)
+        if not self.developed_on:
+            del values["developed_on"]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Declaration)}

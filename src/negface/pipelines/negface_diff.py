@@ -168,7 +168,8 @@ class NegFaceDiffPipeline(DiffusionPipeline):
                 the zero input); a ``Selection``, whose kinds are honoured row by row; or ``"null-learned"``.
             guidance: weights over time (``negface.guidance``); a step of weight 0 costs one prediction, and so does
                 one at which ``guidance.reusing(k)`` keeps the direction of an earlier step.
-            num_inference_steps: steps of the scheduler; default 20, and of a distilled model those it was made for.
+            num_inference_steps: steps of the scheduler; default 8 of ``unipc``, 20 of the others, and of a distilled
+                model those it was made for.
             seeds: one per image: an int ``s`` or ``(dataset seed, identity id, image index)``; ``s`` is short for
                 ``(s, "", 0)``. The noise is ``foundation.noise.image_normal(shape, seed, identity, image, purpose)``
                 with purpose ``"prior"`` or ``"step/<t>"``, so an image does not depend on its batch.
@@ -178,7 +179,7 @@ class NegFaceDiffPipeline(DiffusionPipeline):
             output_type: ``"pil"``, ``"np"`` (float32 ``[n, H, W, 3]`` in [0, 1]), ``"pt"`` (float32 ``[n, 3, H, W]`` in
                 [0, 1]), ``"uint8"`` (``[n, H, W, 3]``), ``"latent"`` (float32 ``[n, c, h, w]`` of unit variance).
             scheduler: ``"ddpm"``, ``"ddim"``, ``"dpmpp"``, ``"unipc"``, a description or a scheduler; ``None``: the
-                pipeline's own, which is ``"dpmpp"`` unless another was saved with it.
+                pipeline's own, which is ``"unipc"`` unless another was saved with it.
             dtype: ``torch.bfloat16`` runs the networks in it (autocast); latents and steps stay float32.
             allow_other_conditioner: accept a bank whose contexts another recogniser made.
             compat: do as the released code: ``["reference"]``, or quirks by name (``negface.sampling.compat``); the

@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from negface.foundation.errors import InputError
 from negface.sampling import schedulers
 from negface.sampling.distilled import Distilled
-from negface.sampling.schedule import DEFAULT_STEPS, NoiseSchedule
+from negface.sampling.schedule import DEFAULT, DEFAULT_STEPS, NoiseSchedule
 
 
 class SchedulerChoice(SchedulerMixin, ConfigMixin):
@@ -24,8 +24,8 @@ class SchedulerChoice(SchedulerMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, name: str = "dpmpp", options: dict[str, Any] | None = None, num_train_timesteps: int = 1000,
-                 beta_start: float = 1e-4, beta_end: float = 0.02):
+    def __init__(self, name: str = DEFAULT.scheduler, options: dict[str, Any] | None = None,
+                 num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02):
         self.schedule = NoiseSchedule(num_train_timesteps, beta_start, beta_end)
         self.build()
 
@@ -46,6 +46,13 @@ class SchedulerChoice(SchedulerMixin, ConfigMixin):
         return wanted
 
     def steps(self, wanted: str | dict[str, Any] | schedulers.Scheduler | None = None) -> int:
-        """Steps of a run for which no number is asked: those a model was distilled to, else 20."""
+        """Steps of a run for which no number is asked: those a model was distilled to, 8 of ``unipc``, else 20."""
         chosen = self.build(wanted)
-        return len(chosen.visits) if isinstance(chosen, Distilled) else DEFAULT_STEPS
+        if isinstance(chosen, Distilled):
+            return len(chosen.visits)
+        return DEFAULT.steps if chosen.name == DEFAULT.scheduler else DEFAULT_STEPS
+
+    def reuse(self, wanted: str | dict[str, Any] | schedulers.Scheduler | None, steps: int | None) -> int:
+        """For how many steps a run keeps the negative's direction where nothing is asked: as in the default preset."""
+        preset = wanted is None and steps is None and self.config.name == DEFAULT.scheduler
+        return DEFAULT.reuse if preset else 1

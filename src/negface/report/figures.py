@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .verdict import BASELINE, Row
+from .verdict import BASELINE, Row, comparable
 
 INK, MUTED, RULE, GENUINE, IMPOSTOR, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 SERIES = tuple(f"#0701{index:02x}" for index in range(10))
@@ -131,8 +131,8 @@ def densest(found: Sequence[Row]) -> float:
 
 def curves(found: Sequence[Row], x: str, y: str, labels: tuple[str, str]) -> str | None:
     """Metric ``y`` against ``x``: one line a strategy over its weights, opened by the baseline (w = 0); error bars are
-    95 % intervals. ``None`` where fewer than two settings have both."""
-    have = [row for row in found if row.metrics.get(x) is not None and row.metrics.get(y) is not None]
+    95 % intervals. Over the seeds that all points share. ``None`` where fewer than two settings have both."""
+    have, seeds = comparable(found, (x, y))
     if len(have) < 2:
         return None
     baseline = next((row for row in have if row.strategy == BASELINE), None)
@@ -149,6 +149,8 @@ def curves(found: Sequence[Row], x: str, y: str, labels: tuple[str, str]) -> str
         axes.set(xlabel=labels[0], ylabel=labels[1])
         axes.margins(0.12)
         axes.grid(color=RULE, alpha=0.5, linewidth=0.5)
+        if len(seeds) < max(row.n_seeds for row in found):
+            axes.set_title(f"seeds that all points share: {', '.join(map(str, seeds))}", fontsize=7.5, color=MUTED)
 
     return draw(f"curve-{found[0].contexts}-{x}-{y}", (3.9, 3.1), paint, f"{labels[1]} against {labels[0]} by strategy")
 

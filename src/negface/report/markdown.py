@@ -16,7 +16,7 @@ from negface.foundation.errors import InputError
 from negface.foundation.files import read_json, write_bytes, write_text
 
 from .schema import validate
-from .verdict import BASELINE, REFERENCES, Row, number
+from .verdict import BASELINE, Row, comparable, number
 from .verdict import rows as rows_of
 
 READING = "## Reading"
@@ -41,7 +41,7 @@ def markdown(results: str | os.PathLike, out: str | os.PathLike) -> dict[str, An
     plots = []
     for plot in lead["plots"] if lead else ():
         place = out.with_name(f"{out.stem}-{plot['y'].replace('_', '-')}-{plot['x']}.svg")
-        write_bytes(place, _drawn(plot, data["cells"]))
+        write_bytes(place, _drawn(plot, [row for row in rows if row.contexts == rows[0].contexts]))
         plots.append(place)
     write_text(out, _page(data, rows, [place.name for place in plots]) + _reading(out))
     return {"page": str(out), "plots": [str(place) for place in plots]}
@@ -96,18 +96,7 @@ def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *lines))
 
 
-def _comparable(cells: Sequence[dict[str, Any]], names: Sequence[str]) -> tuple[list[Row], list[Any]]:
-    """Settings of the first contexts that have these metrics, over the seeds they all have; and those seeds."""
-    seeds: dict[tuple, set] = {}
-    have = [cell for cell in cells if cell["contexts"] == cells[0]["contexts"] and cell["strategy"] not in REFERENCES
-            and None not in [cell["metrics"].get(name) for name in names]]
-    for cell in have:
-        seeds.setdefault((cell["strategy"], cell["weight"]), set()).add(cell["seed"])
-    common = set.intersection(*seeds.values()) if seeds else set()
-    return rows_of([cell for cell in have if cell["seed"] in common]), sorted(common, key=str)
-
-
-def _drawn(plot: dict[str, Any], cells: Sequence[dict[str, Any]]) -> bytes:
+def _drawn(plot: dict[str, Any], rows: Sequence[Row]) -> bytes:
     """Every strategy along w from the baseline, with intervals (SVG), over the seeds that all points share."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -115,7 +104,7 @@ def _drawn(plot: dict[str, Any], cells: Sequence[dict[str, Any]]) -> bytes:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasSVG(figure)
     axis = figure.subplots()
-    have, seeds = _comparable(cells, (plot["x"], plot["y"]))
+    have, seeds = comparable(rows, (plot["x"], plot["y"]))
     plain = [row for row in have if row.strategy == BASELINE]
     for count, strategy in enumerate(dict.fromkeys(row.strategy for row in have)):
         line = [row for row in have if row.strategy == strategy]

@@ -28,7 +28,7 @@ COLUMNS = (
     ("fmr1000", "FMR1000, %", "lowest false non-match rate with a false match rate of at most 0.1 %", False),
     ("genuine_mean", "Genuine", "mean ± standard deviation of scores of the same person", False),
     ("impostor_mean", "Impostor", "mean ± standard deviation of scores of different people", False),
-    ("leakage_rate", "Leakage, %", "people who match a training person above the threshold at FMR 0.1 %", False),
+    ("leakage_rate", "Leakage, %", "images that match a training person above the threshold at FMR 0.1 %", False),
     ("n_images", "Images", "images judged, and how many a second were made on the machine named below", False),
 )
 GLOSSARY = (
@@ -37,10 +37,11 @@ GLOSSARY = (
     ("EER, FMR100, FMR1000", "Error rates of a verifier on this dataset; lower means better separated people."),
     ("Diversity", "How much one person's images differ. A set of copies separates perfectly and teaches nothing."),
     ("Adherence", "Whether the person in the image is the one who was asked for, in the conditioner's eyes."),
-    ("Leakage", "Share of generated people who look like somebody the generator was trained on."),
+    ("Leakage", "Share of images that match a person the generator was trained on, at the threshold of FMR 0.1 %."),
     ("Student", "A recogniser trained on this set and nothing else. Floor: the names of the pictures shuffled. "
                 "Ceiling: pictures of people that no generator made."),
-    ("Interval", "95 %, bootstrap over people. Over several seeds: the hull of the seeds' intervals."),
+    ("Interval", "95 %, bootstrap over people. Over several seeds: the hull of the seeds' intervals; in comparisons of "
+                 "settings a t interval over seeds is added."),
     ("w", "Guidance weight: prediction + w · (prediction − prediction for the negative). 0 is plain sampling."),
 )
 
@@ -87,9 +88,10 @@ def _lead(lead: dict[str, Any] | None, found: list[Row]) -> dict[str, Any] | Non
     """Plots of the first section's strategies and tables, for the top of the page."""
     if lead is None or not (lead["plots"] or lead["tables"]):
         return None
-    shown_rows = [row for row in found if row.contexts == found[0].contexts and row.strategy not in REFERENCES]
+    shown_rows = [row for row in found if row.contexts == found[0].contexts]
     plots = [figures.curves(shown_rows, plot["x"], plot["y"], plot["labels"]) for plot in lead["plots"]]
-    return {"tables": lead["tables"], "plots": [plot for plot in plots if plot], "legend": _legend(shown_rows)}
+    legend = _legend([row for row in shown_rows if row.strategy not in REFERENCES])
+    return {"tables": lead["tables"], "plots": [plot for plot in plots if plot], "legend": legend}
 
 
 def _legend(found: Sequence[Row]) -> list[dict[str, str]]:
@@ -170,9 +172,8 @@ def _section(found: list[Row], folder: Path, *, primary: bool) -> dict[str, Any]
     drawn = [row for row in found if row.cell["histogram"] is not None]
     limits = figures.shown_range([row.cell["histogram"] for row in drawn]) if drawn else (-1.0, 1.0)
     top = figures.densest(drawn)
-    compared = [row for row in found if row.strategy not in REFERENCES]
-    plots = [figures.curves(compared, "diversity", "fdr", ("diversity", "FDR")),
-             figures.curves(compared, "adherence", "fdr", ("adherence", "FDR"))]
+    plots = [figures.curves(found, "diversity", "fdr", ("diversity", "FDR")),
+             figures.curves(found, "adherence", "fdr", ("adherence", "FDR"))]
     kind = found[0].contexts
     heading = kind.upper() if kind == "pca" else kind[:1].upper() + kind[1:]
     return {

@@ -5,6 +5,7 @@ The headline strategy is fixed beforehand (far at w = 0.5, the published setting
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,15 +21,24 @@ ORDER = ("floor", BASELINE, "null-zero", "null-learned", "close", "mid", "random
 class Row:
     """One setting: a kind of contexts, a strategy and a weight, over all its seeds.
 
-    ``metrics`` holds means over seeds; an interval is the hull of the seeds' intervals. ``cell`` is the first seed's.
+    ``metrics`` holds means over seeds; an interval is the hull of the seeds' intervals. ``cells`` are the seeds'.
     """
 
     contexts: str
     strategy: str
     weight: float
-    n_seeds: int
     metrics: dict[str, float]
-    cell: dict[str, Any] = field(repr=False)
+    cells: tuple[dict[str, Any], ...] = field(repr=False)
+
+    @property
+    def n_seeds(self) -> int:
+        """How many seeds it is over."""
+        return len(self.cells)
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """The first seed's: its pictures and histograms are shown."""
+        return self.cells[0]
 
     @property
     def label(self) -> str:
@@ -63,20 +73,40 @@ def rows(cells: list[dict[str, Any]]) -> list[Row]:
     for cell in cells:
         groups.setdefault((cell["contexts"], cell["strategy"], cell["weight"]), []).append(cell)
     contexts = list(dict.fromkeys(cell["contexts"] for cell in cells))
-    made = [Row(*key, len(group), _combine(group), group[0]) for key, group in groups.items()]
+    made = [Row(*key, _combine(group), tuple(group)) for key, group in groups.items()]
     rank = {name: place for place, name in enumerate(ORDER)}
     return sorted(made, key=lambda row: (contexts.index(row.contexts), rank.get(row.strategy, len(ORDER)),
                                          row.strategy, row.weight))
 
 
+def comparable(found: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[Any]]:
+    """The settings that have these metrics, over the seeds that all of them share, and those seeds.
+
+    Seeds can differ by more than settings do, so what is drawn on one plot, or ranked, must be over the same ones.
+    Floor and ceiling are left out. No rows where no seed is shared.
+    """
+    cells = [[cell for cell in row.cells if None not in [cell["metrics"].get(name) for name in names]]
+             for row in found if row.strategy not in REFERENCES]
+    seeds = [{cell["seed"] for cell in each} for each in cells if each]
+    common = set.intersection(*seeds) if seeds else set()
+    return rows([cell for each in cells for cell in each if cell["seed"] in common]), sorted(common, key=str)
+
+
 def headline_pair(found: list[Row]) -> tuple[Row | None, Row | None]:
-    """The baseline and the declared strategy of the first kind of contexts."""
+    """The baseline and the declared strategy of the first kind of contexts, over the seeds both have."""
     first = [row for row in found if row.contexts == found[0].contexts]
     baseline = next((row for row in first if row.strategy == BASELINE), None)
     others = [row for row in first if row.strategy not in (BASELINE, *REFERENCES)]
     declared = [row for row in others if (row.strategy, row.weight) in HEADLINE]
     same = [row for row in others if row.strategy in {name for name, _ in HEADLINE}]
-    return baseline, next(iter(declared + same + others), None)
+    other = next(iter(declared + same + others), None)
+    if baseline is None or other is None:
+        return baseline, other
+    seeds = [{cell["seed"] for cell in row.cells} for row in (baseline, other)]
+    shared = seeds[0] & seeds[1]
+    if not shared:
+        return baseline, other
+    return tuple(next(iter(rows([cell for cell in row.cells if cell["seed"] in shared]))) for row in (baseline, other))
 
 
 def _bracket(row: Row, name: str) -> str:
@@ -155,12 +185,13 @@ def _alone(row: Row) -> str:
 
 
 def _beyond(found: list[Row], headline: Row) -> str:
-    rivals = [row for row in found if row.contexts == headline.contexts and row.metrics.get("fdr") is not None
-              and row.strategy not in REFERENCES]
+    rivals, seeds = comparable([row for row in found if row.contexts == headline.contexts], ("fdr",))
     best = max(rivals, key=lambda row: row.metrics["fdr"], default=headline)
-    if best is headline:
+    if best.label == headline.label:
         return ""
-    return (f"The highest FDR on this page is {best.label} with {_bracket(best, 'fdr')}, diversity "
+    fewer = len(seeds) < max(row.n_seeds for row in found if row.contexts == headline.contexts)
+    over = f" over the seeds that all have ({', '.join(map(str, seeds))})" if fewer else ""
+    return (f"The highest FDR on this page{over} is {best.label} with {_bracket(best, 'fdr')}, diversity "
             f"{number(best.metrics.get('diversity'))} and adherence {number(best.metrics.get('adherence'))}; "
             "picked after the fact, so read it with care.")
 

@@ -44,7 +44,7 @@ from .recognition_data import IdentityOrder, Pictures
 from .sampled import SampledHead
 from .tracking import tracker
 from .trainers import make_accelerator
-from .validation import accuracy, read_development
+from .validation import accuracy, developed_on, read_development
 
 WEIGHTS_NAME = "recognizer.safetensors"
 ONNX_NAME = "recognizer.onnx"
@@ -292,6 +292,7 @@ def train_recognition(
     check_unseen(declaration, held_out, benchmark="those held out")
     _refuse_blind(recipe, development)
     pairs = read_development(development, size, recipe.validation)
+    declaration = dataclasses.replace(declaration, developed_on=developed_on(pairs))
     for item in pairs:
         check_unseen(declaration, item.people, benchmark=item.name, force=recipe.validation.selection == "released")
     train = resolved(recipe, len(pictures))

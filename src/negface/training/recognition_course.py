@@ -1,7 +1,8 @@
 """The course of a recognition training: the learning rate by step, epoch or plateau; validation, best weights, stop.
 
 Published: SGD, a rate of 0.1 for 512 pictures in proportion to the total batch (Goyal et al., arXiv 1706.02677,
-sec. 2.1), divided by ten at given epochs (ArcFace, arXiv 1801.07698, sec. 3.1) or where validation stands still.
+sec. 2.1), divided by ten at given steps or epochs (ArcFace, arXiv 1801.07698, sec. 3.1) or where validation stands
+still.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class RecognitionCourse:
         if step < self.train.warmup:
             return self.train.learning_rate * (step + 1) / self.train.warmup
         epoch = step / self.steps_per_epoch
-        drops = sum(epoch >= drop for drop in self.train.drops)
+        drops = sum(epoch >= drop for drop in self.train.drops) + sum(step >= at for at in self.train.drop_steps)
         if self.train.schedule == "plateau":
             drops = int(self.standing.drops)
         return self.train.learning_rate * self.train.drop_factor**drops

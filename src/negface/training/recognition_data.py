@@ -73,8 +73,10 @@ class Pictures:
                              "one person share", where=where, fix="give two or more pictures a person")
 
     def ahead(self, places: np.ndarray) -> None:
-        """Begin to decode a batch that will be asked for."""
-        self._waiting.setdefault(places.tobytes(), self._pool.submit(self._decode, places))
+        """Begin to decode a batch that will be asked for; one that was begun already is not begun again."""
+        key = places.tobytes()
+        if key not in self._waiting:
+            self._waiting[key] = self._pool.submit(self._decode, places)
 
     def batch(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pictures uint8 ``[n, S, S, 3]`` RGB and labels int64 ``[n]`` of places int64 ``[n]``.
