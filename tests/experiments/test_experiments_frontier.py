@@ -155,3 +155,16 @@ def test_student_is_a_row_at_its_own_steps_with_one_prediction_each(studio, tmp_
     assert sampled_sets.measure(place, setting)["n_images"] == 4
     with pytest.raises(InputError, match="is not distilled"):
         frontier.student(tmp_path / "model")
+
+
+def test_the_default_preset_is_the_one_that_the_committed_frontier_names():
+    import csv
+    from pathlib import Path
+
+    from negface.sampling.schedule import DEFAULT
+
+    text = Path(__file__).parents[2].joinpath("results/frontier.csv").read_text()
+    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    [chosen] = [row["setting"] for row in rows if row["default_preset"] in ("1", "True", "true")]
+    kept = f"-reuse{DEFAULT.reuse}" if DEFAULT.reuse > 1 else ""
+    assert chosen == f"{DEFAULT.scheduler}-{DEFAULT.steps}{kept}"

@@ -199,7 +199,7 @@ def test_a_block_is_a_product_and_equal_settings_are_one_cell():
     recipe = blocks(
         {"sources": ["pca"], "seeds": [0, 1], "strategies": {"baseline": [0.0], "far": [0.0, 0.5]}, "students": False},
         {"sources": ["pca"], "seeds": [1], "strategies": {"far": [0.5]}, "variations": ["none", "angular-0.6"],
-         "schedulers": ["dpmpp", "ddim"]})
+         "schedulers": ["unipc", "ddim"]})
     found = recipe.settings()
     plain = [(c.seed, c.strategy.label, c.scheduler, c.variation) for c in found if not c.reference]
     assert len(plain) == len(set(plain)) == 4 + 3
@@ -270,7 +270,7 @@ def test_the_plan_names_the_cells_and_makes_nothing(given, tmp_path):
     found = planned(recipe_of(), given, workers=2, seconds=0.2)
     assert (found["n_cells"], found["n_students"], found["n_images"]) == (5, 5, 3 * 8)
     assert found["seconds"] == pytest.approx(sum(cell["seconds"] for cell in found["cells"]) / 2)
-    assert "pca-seed0-dpmpp-far-w0.5" in plan_text(found)
+    assert "pca-seed0-unipc-far-w0.5" in plan_text(found)
     assert planned(recipe_of(), given, students=False, seconds=0.2)["n_cells"] == 3
 
 
