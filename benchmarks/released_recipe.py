@@ -37,13 +37,16 @@ from golden_networks import options, rebuild  # noqa: E402 - the tests' golden w
 from negface.models import IDiffUNet, VQAutoencoder  # noqa: E402
 from negface.pipelines import NegFaceDiffPipeline  # noqa: E402
 from negface.sampling import guidance, schedulers  # noqa: E402
+from negface.sampling.schedule import DEFAULT  # noqa: E402
 
 RULE = guidance.constant(0.5)
 RELEASED = (("released, DDPM-1000", "ddpm-1000", 1000), ("released, DDIM-200", "ddim-200", 200))
 OURS = (("ours, DPM++ 20", "dpmpp-20", "dpmpp", 20, RULE),
         ("ours, DPM++ 20, interval", "dpmpp-20-interval", "dpmpp", 20, RULE.on(200, 700)),
         ("ours, DPM++ 20, reuse 2", "dpmpp-20-reuse2", "dpmpp", 20, RULE.reusing(2)),
-        ("ours, UniPC 10", "unipc-10", "unipc", 10, RULE))
+        ("ours, UniPC 10", "unipc-10", "unipc", 10, RULE),
+        ("ours, the default preset", f"{DEFAULT.scheduler}-{DEFAULT.steps}-reuse{DEFAULT.reuse}",
+         DEFAULT.scheduler, DEFAULT.steps, RULE.reusing(DEFAULT.reuse)))
 QUALITY = ("fdr", "eer", "diversity", "adherence")
 STUDENT_STEPS = 4
 
