@@ -12,7 +12,7 @@ from tiny_experiment import TABLE
 from negface.experiments import draws, outcome
 from negface.experiments.compare import against, to_baseline
 from negface.experiments.grid import ExperimentRecipe, Setting
-from negface.experiments.intervals import Estimate, Measured, estimate, holm, over_seeds, student_t
+from negface.experiments.intervals import Estimate, Measured, estimate, holm, over_seeds, pooled, student_t
 from negface.experiments.paired import replicates
 from negface.experiments.recipe import Strategy
 from negface.experiments.stages import Bench, read_replicates
@@ -110,6 +110,62 @@ def test_one_run_of_a_student_is_not_tested_and_one_set_is():
     said = outcome._sureties(cells)
     assert said == ["FDR against the baseline, surely higher: far (w 0.5).", "Student accuracy against the baseline, "
                     "not tested, for want of a second seed: far (w 0.5)."]
+
+
+SETTINGS = (("baseline", 0.0), ("far", 0.5), ("null-learned", 0.5), ("random", 0.5), ("close", 0.5))
+
+
+def block(random, effects, run=0.5, folds=0.1, seeds=SEEDS):
+    """Five settings over three seeds; a seed (its people, its student's start) moves all settings alike."""
+    shared, cells = dict(zip(seeds, random.standard_normal(len(seeds)), strict=True)), []
+    for (name, weight), effect in zip(SETTINGS, effects, strict=True):
+        noise = folds * random.standard_normal(R + 1)
+        for seed in seeds:
+            value = effect + shared[seed] + run * random.standard_normal() + noise[0]
+            cells.append(Measured(name, weight, seed, {"student_accuracy": np.append(value, value + noise[1:])}))
+    return cells
+
+
+def test_the_spread_of_runs_is_the_residual_of_settings_and_seeds():
+    values = np.random.default_rng(0).standard_normal((5, 3))
+    design = np.concatenate([np.repeat(np.eye(5), 3, axis=0), np.tile(np.eye(3), (5, 1))], axis=1)
+    solution, _, rank, _ = np.linalg.lstsq(design, values.ravel())
+    left = ((values.ravel() - design @ solution) ** 2).sum()
+    found = pooled(values)
+    assert found.freedom == 15 - rank == 8
+    assert found.deviation == pytest.approx(np.sqrt(left / 8))
+    assert pooled(values[:1]) is None
+    assert pooled(values[:, :1]) is None
+
+
+def test_of_five_settings_that_teach_alike_hardly_ever_is_one_said_to_be_better():
+    sure = 0
+    for trial in range(200):
+        found = against(block(np.random.default_rng(trial), [0.0] * 5), "student_accuracy", to_baseline, ratio=False)
+        sure += any(item.sure for item in found.values())
+    assert sure <= 14  # 7 % of whole tables
+
+
+def test_a_difference_that_three_runs_alone_would_not_show_is_found_by_the_spread_of_all_settings():
+    together = alone = 0
+    for trial in range(40):
+        cells = block(np.random.default_rng(trial), [0.0, 2.0, 0.0, 0.0, 0.0])
+        together += against(cells, "student_accuracy", to_baseline, ratio=False)["far", 0.5].sure
+        pair = [cell for cell in cells if cell.name in ("baseline", "far")]
+        alone += against(pair, "student_accuracy", to_baseline, ratio=False)["far", 0.5].sure
+    assert together >= 30
+    assert together > alone + 10
+
+
+def test_one_run_is_tested_by_the_spread_of_the_others():
+    cells = block(np.random.default_rng(0), [0.0, 0.0, 0.0, 0.0, 0.0])
+    value = cells[0].values["student_accuracy"][0] - 9.0
+    one = Measured("far", 2.0, 0, {"student_accuracy": np.full(R + 1, value)})
+    found = against([*cells, one], "student_accuracy", to_baseline, ratio=False)
+    assert found["far", 2.0].sure
+    assert found["far", 2.0].runs == 1
+    wide, narrow = (found[place].high - found[place].low for place in (("far", 2.0), ("far", 0.5)))
+    assert wide > narrow
 
 
 def test_replicates_are_enough_for_the_rows_of_the_largest_table():

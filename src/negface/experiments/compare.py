@@ -13,7 +13,7 @@ import numpy as np
 
 from negface.foundation.noise import keyed_generator
 
-from .intervals import STUDENT, Estimate, Measured, estimate, holm, over_seeds, tested
+from .intervals import STUDENT, Estimate, Measured, Spread, estimate, holm, over_seeds, pooled, tested
 from .recipe import BASELINE
 
 VARIED = " + "
@@ -50,6 +50,7 @@ def against(cells: Sequence[Measured], metric: str, reference: Reference, *,
             ratio: bool) -> dict[tuple[str, float], Estimate]:
     """Every setting's metric over (``ratio``) or minus its reference's, over the seeds both have; Holm-adjusted."""
     have = [cell for cell in cells if metric in cell.values]
+    spread = None if ratio else spread_of_runs(have, metric)
     found: dict[tuple[str, float], Estimate] = {}
     for name, weight in dict.fromkeys((cell.name, cell.weight) for cell in have):
         other = reference(name, weight)
@@ -60,9 +61,24 @@ def against(cells: Sequence[Measured], metric: str, reference: Reference, *,
         mine, plain = (over_seeds(each, metric, seeds) for each in groups)
         with np.errstate(divide="ignore", invalid="ignore"):
             difference = mine / plain if ratio else mine - plain
-        null = float(ratio) if tested(metric, seeds) else None
-        found[name, weight] = estimate(difference, len(seeds), null)
+        null = float(ratio) if tested(metric, seeds, spread) else None
+        found[name, weight] = estimate(difference, len(seeds), null, spread)
     return holm(found)
+
+
+def spread_of_runs(cells: Sequence[Measured], metric: str) -> Spread | None:
+    """By how much a student's training runs differ: over all settings that have the seeds several settings share.
+
+    None for what no training decides, and where fewer than two settings share two seeds.
+    """
+    by_setting: dict[tuple[str, float], dict[int, float]] = {}
+    for cell in cells if metric.startswith(STUDENT) else ():
+        by_setting.setdefault((cell.name, cell.weight), {})[cell.seed] = float(cell.values[metric][0])
+    several = [values for values in by_setting.values() if len(values) > 1]
+    if not several:
+        return None
+    seeds = sorted(set.intersection(*map(set, several)))
+    return pooled(np.array([[values[seed] for seed in seeds] for values in several]).reshape(len(several), -1))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Within seeds: a bootstrap (Efron & Tibshirani 1993). Between seeds: the t interval over k runs, se = s / sqrt(k) with
 k - 1 degrees of freedom, where s is the spread of the seeds' influence on the statistic (infinitesimal jackknife,
-Jaeckel 1972; for a difference of means the seeds' own deviations). The two are added as independent errors.
+Jaeckel 1972; for a difference of means the seeds' own deviations). The two are added as independent errors. Differences
+of students take the spread that all settings show together (``pooled``), because three runs of one say little of it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,34 @@ class Estimate:
         return self.p is not None and self.p < 0.05
 
 
+@dataclass(frozen=True)
+class Spread:
+    """By how much runs of one setting differ, apart from what their seed does to all settings alike: the standard
+    deviation and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+    def of_difference(self, runs: int) -> float:
+        """Standard error of the difference of two settings' means over ``runs`` common seeds."""
+        return self.deviation * float(np.sqrt(2 / runs))
+
+
+def pooled(values: np.ndarray) -> Spread | None:
+    """The spread of runs from ``[m, k]`` settings by seeds; None for fewer than two of either.
+
+    The residual of a randomised complete block design with seeds as blocks (Fisher 1935): what is left of the values
+    after the means of settings and of seeds, with (m - 1)(k - 1) degrees of freedom. It takes runs of all settings to
+    differ by as much; with two settings it is the paired t interval.
+    """
+    m, k = values.shape
+    if min(m, k) < 2:
+        return None
+    left = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0, keepdims=True) + values.mean()
+    freedom = (m - 1) * (k - 1)
+    return Spread(float(np.sqrt((left**2).sum() / freedom)), freedom)
+
+
 def over_seeds(cells: Sequence[Measured], metric: str, seeds: Sequence[int]) -> np.ndarray | None:
     """Mean of a metric over the cells of ``seeds``, float64 ``[1 + k + r]``; None if one lacks it.
 
@@ -68,16 +97,16 @@ def over_seeds(cells: Sequence[Measured], metric: str, seeds: Sequence[int]) -> 
     return np.concatenate([means[:1], means[0] + _NUDGE * (stack[:, 0] - means[0]), means[1:]])
 
 
-def tested(metric: str, seeds: Sequence[int]) -> bool:
+def tested(metric: str, seeds: Sequence[int], spread: Spread | None = None) -> bool:
     """Whether a difference of this metric over these seeds gets a p-value.
 
-    One training run says nothing of what another would give, so a student's difference needs two seeds; people of a set
-    are drawn anew by the bootstrap, so one set is enough.
+    One training run says nothing of what another would give, so a student's difference needs two seeds, or the spread
+    of runs that other settings show; people of a set are drawn anew by the bootstrap, so one set is enough.
     """
-    return len(seeds) > 1 or not metric.startswith(STUDENT)
+    return len(seeds) > 1 or spread is not None or not metric.startswith(STUDENT)
 
 
-def estimate(columns: np.ndarray, runs: int = 1, null: float | None = None) -> Estimate:
+def estimate(columns: np.ndarray, runs: int = 1, null: float | None = None, spread: Spread | None = None) -> Estimate:
     """Estimate, interval and p-value of a function of ``over_seeds`` columns ``[1 + runs + r]``.
 
     The distribution is that of w + se t: w the replicates, t Student's with ``runs`` - 1 degrees of freedom, se =
@@ -87,19 +116,22 @@ def estimate(columns: np.ndarray, runs: int = 1, null: float | None = None) -> E
 
     Args:
         null: the value that means no difference; None: no test.
+        spread: of runs, for a difference of two settings: se and degrees of freedom are its instead.
     """
     value, drawn = float(columns[0]), columns[1 + runs:]
     finite = drawn[np.isfinite(drawn)]
     influences = (columns[1:1 + runs] - value) / _NUDGE
     if not len(finite) or len(finite) < ENOUGH * len(drawn) or not np.isfinite(influences).all():
         return Estimate(value, None, None, runs=runs)
-    error = float(np.sqrt((influences**2).sum() / (runs * (runs - 1)))) if runs > 1 else 0.0
+    error, freedom = float(np.sqrt((influences**2).sum() / (runs * (runs - 1)))) if runs > 1 else 0.0, runs - 1
+    if spread is not None:
+        error, freedom = spread.of_difference(runs), spread.freedom
     if error <= 1e-9 * abs(value):  # rounding of the nudges
         low, high = interval(finite)
         sides = [(finite <= null).sum(), (finite >= null).sum()] if null is not None else []
     else:
-        low, high = (_quantile(finite, error, runs - 1, level) for level in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-        below = _share_below(null, finite, error, runs - 1) if null is not None else 0.0
+        low, high = (_quantile(finite, error, freedom, level) for level in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        below = _share_below(null, finite, error, freedom) if null is not None else 0.0
         sides = [len(finite) * below, len(finite) * (1 - below)] if null is not None else []
     if not sides:
         return Estimate(value, low, high, runs=runs)

@@ -23,11 +23,12 @@ from .compare import (
     curves,
     group,
     spearman,
+    spread_of_runs,
     to_baseline,
     to_unvaried,
 )
 from .grid import CEILING, FLOOR, Setting
-from .intervals import Estimate, Measured, estimate, holm, over_seeds
+from .intervals import Estimate, Measured, Spread, estimate, holm, over_seeds
 from .nearest import NamedPictures, nearest_pairs
 from .recipe import BASELINE
 from .stages import Bench, examined_of, measures_of
@@ -241,11 +242,19 @@ def _against(cells: Sequence[Measured], reference: Reference, title: str) -> lis
     table = {"title": title, "columns": [
         "strategy", "w", "seeds", "FDR ratio", "p", "diversity ratio", "adherence ratio", "student seeds",
         "student accuracy difference", "p"], "rows": rows, "say":
-        "Paired: the same people, and the same folds, are drawn for both. Over several seeds the interval and p hold "
-        "what another run would change too (t over seeds). With one seed they do not: the interval is of people, or "
-        "folds, alone, and a student's difference is not tested. p is two-sided and adjusted for the number of rows "
+        "Paired: the same people, and the same folds, are drawn for both. Over several seeds the interval and p of "
+        "sets hold what another run would change too (t over seeds); with one seed they are of people alone. "
+        f"{_of_students(spread_of_runs(cells, 'student_accuracy'))} p is two-sided and adjusted for the number of rows "
         "(Holm), intervals are not; ≤: the least that the replicates can show."}
     return [table] if rows else []
+
+
+def _of_students(spread: Spread | None) -> str:
+    if spread is None:
+        return "A student's difference over one seed is of the folds alone, and not tested."
+    return ("A student's difference holds it by the spread of training runs that all settings with several seeds show "
+            f"together (standard deviation {spread.deviation:.4f}, {spread.freedom} degrees of freedom), so one seed "
+            "is tested too.")
 
 
 def _equal_company(cells: Sequence[Measured]) -> list[dict[str, Any]]:
