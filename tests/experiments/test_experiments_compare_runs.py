@@ -154,7 +154,7 @@ def test_a_difference_that_three_runs_alone_would_not_show_is_found_by_the_sprea
         pair = [cell for cell in cells if cell.name in ("baseline", "far")]
         alone += against(pair, "student_accuracy", to_baseline, ratio=False)["far", 0.5].sure
     assert together >= 30
-    assert together > alone + 10
+    assert together > alone + 5  # although its p is multiplied by four
 
 
 def test_one_run_is_tested_by_the_spread_of_the_others():

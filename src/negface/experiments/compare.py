@@ -164,7 +164,7 @@ def at_equal(made: Sequence[Curve], target: float, reference: str) -> tuple[dict
     each = {name: estimate(value, runs[name]) for name, value in values.items() if np.isfinite(value[0])}
     if reference not in each:
         return each, {}
-    null = 1.0 if tested(made[0].metric, made[0].seeds) else None
+    null = 1.0 if tested(made[0].metric, made[0].seeds, None) else None
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = {(name, 0.0): estimate(values[name] / values[reference], runs[name], null)
                   for name in each if name != reference}

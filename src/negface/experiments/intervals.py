@@ -97,7 +97,7 @@ def over_seeds(cells: Sequence[Measured], metric: str, seeds: Sequence[int]) -> 
     return np.concatenate([means[:1], means[0] + _NUDGE * (stack[:, 0] - means[0]), means[1:]])
 
 
-def tested(metric: str, seeds: Sequence[int], spread: Spread | None = None) -> bool:
+def tested(metric: str, seeds: Sequence[int], spread: Spread | None) -> bool:
     """Whether a difference of this metric over these seeds gets a p-value.
 
     One training run says nothing of what another would give, so a student's difference needs two seeds, or the spread
