@@ -28,7 +28,7 @@ class FakeRay:
     exceptions = types.SimpleNamespace(RayError=NodeError)
 
     def __init__(self, nodes: int = 1, dies: bool = False):
-        self.nodes, self.dies = nodes, dies
+        self.count, self.dies = nodes, dies
         self.joined, self.tasks, self.ended, self.cancelled = [], [], 0, []
 
     def is_initialized(self) -> bool:
@@ -40,8 +40,8 @@ class FakeRay:
     def shutdown(self) -> None:
         self.ended += 1
 
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": float(self.nodes)}
+    def nodes(self) -> list[dict]:
+        return [{"NodeID": str(node), "Alive": True, "Resources": {"CPU": 1.0}} for node in range(self.count)]
 
     def remote(self, function):
         def run(*arguments):

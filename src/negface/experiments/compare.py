@@ -73,6 +73,8 @@ def spread_of_runs(cells: Sequence[Measured], metric: str) -> Spread | None:
     """
     by_setting: dict[tuple[str, float], dict[int, float]] = {}
     for cell in cells if metric.startswith(STUDENT) else ():
+        if metric not in cell.values:
+            continue
         by_setting.setdefault((cell.name, cell.weight), {})[cell.seed] = float(cell.values[metric][0])
     several = [values for values in by_setting.values() if len(values) > 1]
     if not several:
