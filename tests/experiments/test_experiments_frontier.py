@@ -42,6 +42,14 @@ def test_default_preset_is_the_cheapest_whose_three_intervals_overlap_the_refere
     assert "dpmpp-15 (30 predictions" in frontier.verdict(table)
 
 
+def test_a_student_is_no_preset_of_its_teacher():
+    student = row("student-4", 4, (2.0, 3.0)) | {"scheduler": "distilled"}
+    table = frontier.mark([student, row("unipc-8", 16, (2.0, 3.0)), row("ddpm-1000", 2000, (2.0, 3.0))])
+    assert [item["setting"] for item in table if item["default_preset"]] == ["unipc-8"]
+    assert "cheapest of 2 settings" in frontier.verdict(table)
+    assert "student-4, another model, overlaps too" in frontier.verdict(table)
+
+
 def test_without_the_reference_no_preset_is_chosen():
     table = frontier.mark([row("unipc-8", 16, (1.0, 2.0))])
     assert "default_preset" not in table[0]

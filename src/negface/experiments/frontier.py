@@ -91,14 +91,14 @@ def overlaps(row: dict[str, Any], reference: dict[str, Any]) -> bool:
 def mark(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Say of each row whether it overlaps the reference, and mark the cheapest that does; of equals the nearer in FDR.
 
-    Without the reference nothing is said.
+    A distilled student is another model, so it is no preset of this one. Without the reference nothing is said.
     """
     reference = next((row for row in table if row["setting"] == REFERENCE), None)
     if reference is None:
         return table
     for row in table:
         row["overlaps_reference"] = overlaps(row, reference)
-    good = [row for row in table if row["overlaps_reference"]]
+    good = [row for row in table if row["overlaps_reference"] and row["scheduler"] != Distilled.name]
     chosen = min(good, key=lambda row: (row["predictions"], abs(row["fdr"] - reference["fdr"])))
     for row in table:
         row["default_preset"] = row is chosen
@@ -111,10 +111,13 @@ def verdict(table: Sequence[dict[str, Any]]) -> str:
     if chosen is None:
         return f"{REFERENCE} was not measured, so no default preset was chosen."
     reference = next(row for row in table if row["setting"] == REFERENCE)
+    students = [row for row in table if row["scheduler"] == Distilled.name]
+    also = "".join(f" {row['setting']}, another model, {'overlaps too' if row['overlaps_reference'] else 'does not'} "
+                   f"(FDR {_bracket(row, 'fdr')})." for row in students)
     return (f"Default preset: {chosen['setting']} ({chosen['predictions']} predictions an image, "
             f"{reference['predictions'] / chosen['predictions']:.0f} times fewer than {REFERENCE}): the cheapest of "
-            f"{len(table)} settings whose FDR, EER and diversity intervals all overlap those of {REFERENCE} "
-            f"(FDR {_bracket(chosen, 'fdr')} against {_bracket(reference, 'fdr')}).")
+            f"{len(table) - len(students)} settings whose FDR, EER and diversity intervals all overlap those of "
+            f"{REFERENCE} (FDR {_bracket(chosen, 'fdr')} against {_bracket(reference, 'fdr')}).{also}")
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:
