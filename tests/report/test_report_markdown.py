@@ -40,7 +40,7 @@ def test_page_holds_the_answer_the_tables_and_means_over_seeds(results, tmp_path
     assert "| baseline | 2 | 3.00 [1.90, 4.10] | 0.130 | 0.400 | 87.0 | 87.0 |" in text
     assert made["plots"] == [str(tmp_path / "page-fdr-diversity.svg")]
     picture = (tmp_path / "page-fdr-diversity.svg").read_text()
-    assert "seeds 0;" in picture  # the one that baseline and far share
+    assert "seed 0;" in picture  # the one that baseline and far share
     assert "far" in picture
     assert "ceiling" not in picture
 

@@ -118,8 +118,9 @@ def _drawn(plot: dict[str, Any], rows: Sequence[Row]) -> bytes:
     axis.set_xlabel(plot["labels"][0])
     axis.set_ylabel(plot["labels"][1])
     if have:
-        axis.legend(fontsize=8)
-        axis.set_title(f"seeds {', '.join(map(str, seeds))}; lines follow w from the baseline", fontsize=9)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        axis.set_title(f"{named}; lines follow w from the baseline", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
