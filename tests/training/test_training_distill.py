@@ -78,7 +78,8 @@ def test_the_teachers_runs_are_the_pipelines_guided_images(teacher, bank, data):
     run = 3
     weight = float(data.conditions.weights[run])
     image = teacher(bank.contexts[[run]], negatives.select(bank, "far").subset([run]), guidance.constant(weight),
-                    num_inference_steps=STEPS, latents=torch.from_numpy(data.states[[run], 0]), output_type="latent")
+                    num_inference_steps=STEPS, scheduler="dpmpp", latents=torch.from_numpy(data.states[[run], 0]),
+                    output_type="latent")
     assert 0 < weight < 1
     np.testing.assert_allclose(image.images[0], data.states[run, -1], atol=2e-5)
 
