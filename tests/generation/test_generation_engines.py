@@ -6,7 +6,6 @@ Workers are forked here, so that each need not import torch anew; users' are spa
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import random
@@ -17,7 +16,7 @@ import time
 import pytest
 
 from negface.foundation.errors import IncompleteError
-from negface.generation import Tools, generate, local
+from negface.generation import Tools, generate, local, status
 
 
 @pytest.fixture(autouse=True)
@@ -53,21 +52,25 @@ def test_two_or_five_workers_give_the_bytes_of_one(made, digests, count, format)
 
 @pytest.mark.process
 def test_a_worker_that_dies_is_replaced_and_its_unit_made_again(made, digests, tmp_path):
-    options = {"n": 6, "unit_images": 3, "steps": 8, "scheduler": "ddpm"}
+    options = {"n": 16, "unit_images": 3, "steps": 8, "scheduler": "ddpm"}
     _, whole = made("one", **options)
     killed, seen = [], []
+    write = status.write_json
+
+    def watch(path, said):
+        seen.append([share["deaths"] for share in said["workers"]])
+        write(path, said)
 
     def kill(over):
         while not over.wait(0.01):
-            with contextlib.suppress(OSError, ValueError, ProcessLookupError):
-                status = json.loads((tmp_path / "two" / "status.json").read_text())
-                seen.append([share["deaths"] for share in status["workers"]])
+            with contextlib.suppress(OSError, ProcessLookupError):
                 if not killed and list((tmp_path / "two" / "units").glob("0*.json")) and workers():
                     os.kill(workers()[0], signal.SIGKILL)
                     killed.append(1)
 
     with meanwhile(kill), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("negface.generation.status.EVERY", 0.0)
+        patch.setattr(status, "EVERY", 0.0)
+        patch.setattr(status, "write_json", watch)
         made("two", run={"workers": 2}, **options)
     assert killed
     assert digests(tmp_path / "two") == digests(whole)

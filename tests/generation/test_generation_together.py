@@ -276,3 +276,17 @@ def test_a_cluster_on_which_no_task_fits_is_refused(pool_on, monkeypatch, option
     monkeypatch.setattr("negface.generation.planning.processor", lambda device: "any")
     with pytest.raises(InputError, match=wanted):
         pool_on(Cluster({"a": {"CPU": 2}, "b": {"CPU": 2}}), **options)
+
+
+def test_what_a_killed_writer_left_is_not_in_the_finished_dataset(made, digests, planned):
+    _, whole = made("whole", unit_images=3)
+    plan, _ = planned(unit_images=3)
+    folder = prepare(whole.parent / "set", plan)
+    made("set", run={"shard": (1, 2)}, unit_images=3)
+    with claim(folder.run_lock, shared=True):  # another command works, so nothing is cleaned at the start
+        left = folder.root / "images" / ".tmp-0123abcd-000000"
+        left.mkdir(parents=True)
+        (left / "00000.jpg").write_bytes(b"half")
+        made("set", run={"shard": (2, 2)}, unit_images=3)
+    made("set", unit_images=3)
+    assert digests(folder.root) == digests(whole)

@@ -89,9 +89,10 @@ def _check_what_is_there(folder: Folder) -> bool:
 
 
 def _tidy(folder: Folder) -> None:
-    """Remove the workings of a finished dataset, and at last the lock, unless others are still here: they will."""
+    """Remove from a finished dataset its workings, what killed writers left, and the lock; the last one here does."""
     with claim(folder.run_lock) as alone:
         if alone and folder.finished:
+            clean(folder)
             remove_workings(folder)
             folder.run_lock.unlink()
 
