@@ -10,7 +10,6 @@ does not depend on them. Both decode the same latents through the pipeline, in t
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 from denoiser import DTYPES
-from measuring import machine, print_table
+from measuring import machine, network_options, print_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from negface.experiments.assets import load
@@ -74,12 +73,7 @@ def operations(pipe: NegFaceDiffPipeline, latents: torch.Tensor, decoder: str) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--processor-time", action="store_true",
-                        help="count processor seconds over threads: for a machine that is not quiet")
-    parser.add_argument("--json", help="write the figures to this file")
+    parser = network_options(__doc__, 32)
     given = parser.parse_args()
 
     def now() -> float:

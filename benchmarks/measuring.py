@@ -5,6 +5,7 @@ Not in `make bench`: it measures nothing of ours. Run by itself it prints the ma
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import io
@@ -24,6 +25,17 @@ from negface.foundation.files import write_text
 
 NOT_INSTALLED = "not installed"
 WRITTEN = ("--csv", "--json")
+
+
+def network_options(description: str | None, batch: int) -> argparse.ArgumentParser:
+    """The options of a benchmark of networks: batch, device, clock, file of the figures."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--processor-time", action="store_true",
+                        help="count processor seconds over threads: for a machine that is not quiet")
+    parser.add_argument("--json", help="write the figures to this file")
+    return parser
 
 
 def machine(device: str = "cpu", threads: int | None = None) -> str:

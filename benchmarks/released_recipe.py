@@ -16,7 +16,6 @@ pyeer is given the scores ready made and has no intervals. With ``--processor-ti
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import machine, peak_rate, print_table, write_csv
+from measuring import machine, network_options, peak_rate, print_table, write_csv
 from separability import scorer_rows
 
 ROOT = Path(__file__).parents[1]
@@ -122,12 +121,7 @@ def table(theirs: dict[str, float], mine: dict[str, float], batch: int) -> list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--processor-time", action="store_true",
-                        help="count processor seconds over threads: for a machine that is not quiet")
-    parser.add_argument("--json", help="write the figures to this file")
+    parser = network_options(__doc__, 8)
     parser.add_argument("--csv", help="write the table to this file, such as results/speed.csv")
     given = parser.parse_args()
     threads = torch.get_num_threads()

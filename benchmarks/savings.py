@@ -11,7 +11,6 @@ checkpointed while sampling. ``--compile`` adds ``torch.compile`` (CUDA graphs o
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import time
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from measuring import machine, print_table
+from measuring import machine, network_options, print_table
 
 from negface.models import IDiffUNet, PreparedContext, layers
 
@@ -93,14 +92,9 @@ def measure(model: IDiffUNet, batch: int, device: str, on: set[str],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = network_options(__doc__, 4)
     parser.add_argument("--network", choices=list(NETWORKS), default="full")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--processor-time", action="store_true",
-                        help="count processor seconds over threads: for a machine that is not quiet")
     parser.add_argument("--compile", action="store_true", help="also torch.compile")
-    parser.add_argument("--json", help="write the figures to this file")
     given = parser.parse_args()
     threads = torch.get_num_threads()
     clock = (lambda: time.process_time() / threads) if given.processor_time else time.perf_counter

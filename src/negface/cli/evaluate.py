@@ -10,7 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from negface.cli.common import Engine, JsonOption, emit
-from negface.cli.evaluate_sets import COMMANDS
+from negface.cli.evaluate_sets import (
+    COMMANDS,
+    Calibration,
+    Conditioned,
+    Contexts,
+    Replicates,
+    Seed,
+    Threads,
+    Training,
+    bank_at,
+    embeddings_at,
+)
 
 app = typer.Typer()
 
@@ -27,25 +38,15 @@ def evaluate() -> None:
 def separability(
     embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="Embeddings by the judge: .npz or "
                                                ".safetensors with embeddings [n, d] and labels [n].")],
-    contexts: Annotated[Path | None, typer.Option("--contexts", metavar="BANK", help="The bank the images were made "
-                                                  "from: adherence, and the check that the judge is another.")] = None,
-    conditioner_embeddings: Annotated[Path | None, typer.Option(
-        "--conditioner-embeddings", metavar="FILE", help="The same images by the conditioner: adherence.")] = None,
+    contexts: Contexts = None, conditioner_embeddings: Conditioned = None,
     pose: Annotated[Path | None, typer.Option("--pose", metavar="NPZ", help="pose [n, 3]: yaw, pitch, roll in "
                                               "degrees, in the order of the embeddings: pose spread.")] = None,
     features: Annotated[Path | None, typer.Option("--features", metavar="FILE", help="The same images by any other "
                                                   "network: mean pairwise feature distance.")] = None,
-    train_embeddings: Annotated[Path | None, typer.Option("--train-embeddings", metavar="FILE", help="Training people "
-                                                          "by the judge: leakage.")] = None,
-    calibration: Annotated[Path | None, typer.Option(
-        "--calibration-embeddings", metavar="FILE", help="Real people by the judge, for the leakage threshold at FMR "
-        "0.1 %.  [default: the training people]", show_default=False)] = None,
+    train_embeddings: Training = None, calibration: Calibration = None,
     conditioner: Annotated[str | None, typer.Option("--conditioner", metavar="SHA256", help="Hash of the conditioner, "
                                                     "where the bank does not say.")] = None,
-    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Replicates over identities; 0 for none.")] =
-    1000, seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Numbers do not depend on it.  [default: all "
-                                                "processors]", show_default=False)] = None,
+    bootstrap: Replicates = 1000, seed: Seed = 0, threads: Threads = None,
     precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="float32, or int8: large sets in a "
                                            "fraction of the time, float32 around the operating points.")] = "float32",
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:N: what multiplies. A GPU "
@@ -63,26 +64,22 @@ def separability(
     Example: negface evaluate separability judge.npz --contexts bank.safetensors --conditioner-embeddings cond.npz
     --json separability.json
     """
-    from negface.contexts import ContextBank
     from negface.evaluation.company import measure, table
     from negface.evaluation.devices import check_device
     from negface.evaluation.inputs import read_pose
     from negface.evaluation.provenance import check_embedded, warning
     from negface.perception import read_embeddings
 
-    def optional(path: Path | None):
-        return read_embeddings(path) if path is not None else None
-
     check_device(device)
     poses, pose_model = read_pose(pose) if pose is not None else (None, "")
-    judged, bank = read_embeddings(embeddings), ContextBank.load(contexts) if contexts is not None else None
+    judged, bank = read_embeddings(embeddings), bank_at(contexts)
     known = check_embedded(judged, force=force)
     with _spread(engine, address, threads, device) as map_blocks:
         result = measure(
-            judged, contexts=bank, conditioned=optional(conditioner_embeddings), pose=poses, pose_model=pose_model,
-            features=optional(features), training=optional(train_embeddings), calibration=optional(calibration),
-            conditioner=conditioner, bootstrap=bootstrap, seed=seed, threads=threads, force=force, precision=precision,
-            device=device, map_blocks=map_blocks)
+            judged, contexts=bank, conditioned=embeddings_at(conditioner_embeddings), pose=poses, pose_model=pose_model,
+            features=embeddings_at(features), training=embeddings_at(train_embeddings),
+            calibration=embeddings_at(calibration), conditioner=conditioner, bootstrap=bootstrap, seed=seed,
+            threads=threads, force=force, precision=precision, device=device, map_blocks=map_blocks)
     emit(result | known, json=json, text="\n".join([table(result), *warning(known)]))
 
 

@@ -14,6 +14,31 @@ Replicates = Annotated[int, typer.Option("--bootstrap", min=0, help="Replicates 
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Numbers do not depend on it.  [default: all "
                                              "processors]", show_default=False)]
+Contexts = Annotated[Path | None, typer.Option("--contexts", metavar="BANK", help="The bank the images were made from: "
+                                               "adherence, and the check that the judge is another.")]
+Conditioned = Annotated[Path | None, typer.Option("--conditioner-embeddings", metavar="FILE", help="The same images by "
+                                                  "the conditioner: adherence.")]
+Training = Annotated[Path | None, typer.Option("--train-embeddings", metavar="FILE", help="Training people by the "
+                                               "judge: leakage.")]
+Calibration = Annotated[Path | None, typer.Option(
+    "--calibration-embeddings", metavar="FILE", help="Real people by the judge, for the leakage threshold at FMR "
+    "0.1 %.  [default: the training people]", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Accept a recogniser that was trained on these people; the "
+                                     "result says so.")]
+
+
+def embeddings_at(path: Path | None):
+    """What the file holds (``perception.Embeddings``); None without a file."""
+    from negface.perception import read_embeddings
+
+    return read_embeddings(path) if path is not None else None
+
+
+def bank_at(path: Path | None):
+    """The bank in the file (``contexts.ContextBank``); None without a file."""
+    from negface.contexts import ContextBank
+
+    return ContextBank.load(path) if path is not None else None
 
 
 def diversity(
@@ -72,9 +97,7 @@ def leakage(
     embeddings: Embedded,
     train_embeddings: Annotated[Path, typer.Option("--train-embeddings", metavar="FILE", help="Training people by the "
                                                    "same judge.")],
-    calibration: Annotated[Path | None, typer.Option(
-        "--calibration-embeddings", metavar="FILE", help="Real people by the judge, for the threshold at FMR 0.1 %.  "
-        "[default: the training people]", show_default=False)] = None,
+    calibration: Calibration = None,
     sheet: Annotated[Path | None, typer.Option("--sheet", metavar="PNG", help="Write the closest pairs side by side; "
                                                "needs --faces and --train-faces.")] = None,
     faces: Annotated[Path | None, typer.Option("--faces", metavar="FACES", help="What EMBEDDINGS were made "
@@ -101,8 +124,7 @@ def leakage(
         shown, beside = datasets.open(faces), datasets.open(train_faces)
         check_order(shown, made, "generated pictures")
         check_order(beside, real, "training pictures")
-    result = leakage_of(made, real, read_embeddings(calibration) if calibration is not None else None,
-                        bootstrap=bootstrap, seed=seed)
+    result = leakage_of(made, real, embeddings_at(calibration), bootstrap=bootstrap, seed=seed)
     if sheet is not None:
         write_leakage_sheet(sheet, result["leakage_closest"], shown, beside)
     said = "above chance" if result["leakage_exceeds_chance"] else "not above chance"
@@ -121,8 +143,7 @@ def identification(
     enrolled_share: Annotated[float, typer.Option("--enrolled-share", help="Of the people.")] = 0.5,
     enrolled_images: Annotated[int, typer.Option("--enrolled-images", min=1, help="Of each enrolled person.")] = 1,
     bootstrap: Replicates = 1000, seed: Seed = 0,
-    force: Annotated[bool, typer.Option("--force", help="Accept a recogniser that was trained on these people; the "
-                                        "result says so.")] = False,
+    force: Force = False,
     json: JsonOption = None,
 ) -> None:
     """Open-set search: TPIR at bounds on FPIR, with a share of the people enrolled.
@@ -156,15 +177,8 @@ def fairness(
                                                  "[default: all]", show_default=False)] = None,
     min_people: Annotated[int, typer.Option("--min-people", min=2, help="Smaller groups are counted, not "
                                             "measured.")] = 20,
-    contexts: Annotated[Path | None, typer.Option("--contexts", metavar="BANK", help="The bank the images were made "
-                                                  "from, for adherence by group.")] = None,
-    conditioner_embeddings: Annotated[Path | None, typer.Option(
-        "--conditioner-embeddings", metavar="FILE", help="The same images by the conditioner, for adherence.")] = None,
-    train_embeddings: Annotated[Path | None, typer.Option("--train-embeddings", metavar="FILE", help="Training people "
-                                                          "by the judge: leakage by group.")] = None,
-    calibration: Annotated[Path | None, typer.Option(
-        "--calibration-embeddings", metavar="FILE", help="Real people by the judge, for the leakage threshold.  "
-        "[default: the training people]", show_default=False)] = None,
+    contexts: Contexts = None, conditioner_embeddings: Conditioned = None,
+    train_embeddings: Training = None, calibration: Calibration = None,
     faces: Annotated[Path | None, typer.Option("--faces", metavar="FACES", help="What EMBEDDINGS were made from: the "
                                                "attributes' spread by group; needs --analyser.")] = None,
     analyser: Annotated[Path | None, typer.Option("--analyser", metavar="FILE", help="Analyser: pose, light, "
@@ -172,8 +186,7 @@ def fairness(
     photographs: Annotated[bool, typer.Option("--photographs/--renders", help="Whether the faces are photographs (or "
                            "like them): then only pose counts as measured.")] = True,
     bootstrap: Replicates = 1000, seed: Seed = 0, threads: Threads = None,
-    force: Annotated[bool, typer.Option("--force", help="Accept a recogniser that was trained on these people; the "
-                                        "result says so.")] = False,
+    force: Force = False,
     json: JsonOption = None,
 ) -> None:
     """Every measure by group: worst group, gap, intervals; each group within itself and at one threshold for all.
@@ -187,14 +200,12 @@ def fairness(
     from negface.evaluation.provenance import check_embedded, warning
     from negface.perception import read_embeddings
 
-    def optional(path: Path | None):
-        return read_embeddings(path) if path is not None else None
-
     given, tables = read_embeddings(embeddings), read_groups(groups)
     known = check_embedded(given, force=force)
     names = chosen(tables, by or [])
-    told = company.per_image(given, contexts=_bank(contexts), conditioned=optional(conditioner_embeddings),
-                             training=optional(train_embeddings), calibration=optional(calibration), seed=seed)
+    told = company.per_image(given, contexts=bank_at(contexts), conditioned=embeddings_at(conditioner_embeddings),
+                             training=embeddings_at(train_embeddings), calibration=embeddings_at(calibration),
+                             seed=seed)
     seen = looking.look_at(faces, analyser, given, photographs=photographs)
     result = {attribute: measure(given.embeddings, given.labels, groups_of(given, tables[attribute], attribute),
                                  images=told, attributes=seen.values, min_people=min_people, bootstrap=bootstrap,
@@ -202,12 +213,6 @@ def fairness(
               for attribute in names}
     said = [*(f"by {name}\n{table(found)}" for name, found in result.items()), *warning(known)]
     emit(result, json=json, text="\n\n".join(said))
-
-
-def _bank(path: Path | None):
-    from negface.contexts import ContextBank
-
-    return ContextBank.load(path) if path is not None else None
 
 
 def causal(
