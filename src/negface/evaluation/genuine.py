@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from negface.foundation.progress import Progress
+from negface.foundation.threads import torch_threads
 
 from .inputs import Gallery
-from .scoring import LATTICE, NOT_COUNTED, first_rows, images_of, one_thread_each, own_tiles, same_size_batches
+from .scoring import LATTICE, NOT_COUNTED, first_rows, images_of, own_tiles, same_size_batches
 from .tile_counts import CELLS, OFFSET, lattice_bins
 
 _PARTS = 64
@@ -112,7 +113,7 @@ def _stream(people: Gallery, visit: Visit, threads: int = 1, device: str = "cpu"
             visit(batch, tile)
 
     batches = [batch for batch in same_size_batches(people) if people.sizes[batch[0]] > 1]
-    with one_thread_each(), ThreadPoolExecutor(max(1, threads)) as pool:
+    with torch_threads(1), ThreadPoolExecutor(max(1, threads)) as pool:
         with Progress("scoring people's own pairs", len(batches), unit="batches") as bar:
             for _ in pool.map(work, batches):
                 bar.advance()

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from negface.foundation.threads import torch_threads
+
 from .bootstrap import fisher
 from .genuine import count_genuine, sums_with_others
 from .inputs import Gallery
-from .scoring import first_rows, one_thread_each
+from .scoring import first_rows
 
 _BLOCK = 4096
 
@@ -128,5 +130,5 @@ class _Blocks:
         def block(at: int) -> Any:
             return product(at, matrix[at : at + _BLOCK].to(self.device, self.dtype))
 
-        with one_thread_each(), ThreadPoolExecutor(max(1, self.threads)) as pool:
+        with torch_threads(1), ThreadPoolExecutor(max(1, self.threads)) as pool:
             yield from pool.map(block, range(0, len(matrix), _BLOCK))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from negface.foundation.errors import InputError
+from negface.foundation.threads import torch_threads
 
-from .scoring import one_thread_each
 from .tails import MapBlocks, Tails
 
 _RETRIES = 3
@@ -50,5 +50,5 @@ def _first(items: Iterator[range], count: int) -> list[range]:
 
 def count_part(work: Callable[[range], Tails], job: range) -> Tails:
     """On a node: one unit of a pass, on one thread."""
-    with one_thread_each():
+    with torch_threads(1):
         return work(job)

@@ -7,7 +7,6 @@ Counts are kept per pair of identities for as long as it takes to weigh them wit
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch
 
 from negface.foundation.noise import keyed_generator
 from negface.foundation.progress import Progress
+from negface.foundation.threads import torch_threads
 
 from .inputs import Gallery
 
@@ -87,17 +87,6 @@ class _Strip:
     kept: list[np.ndarray] = field(default_factory=list)
     closest: dict[tuple[int, int], tuple[float, int, int]] = field(default_factory=dict)
     floor: float = -2.0
-
-
-@contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Torch with one thread an operation: here the threads are ours, and each works on its own tiles."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Tiles:
@@ -190,7 +179,7 @@ def genuine_scores(people: Gallery) -> tuple[np.ndarray, np.ndarray]:
     int32. For sets that are drawn again and need them one by one: 8 bytes a pair (``genuine`` does without)."""
     pairs, starts = people.sizes * (people.sizes - 1) // 2, first_rows(people)
     scores, at = np.empty(people.n_genuine, np.float32), np.concatenate([[0], pairs.cumsum()[:-1]])
-    with one_thread_each():
+    with torch_threads(1):
         for batch in same_size_batches(people):
             for tile in own_tiles(images_of(people, batch, starts)):
                 found = tile[tile > NOT_COUNTED].view(len(batch), -1).numpy()
@@ -226,7 +215,7 @@ def scan(people: Gallery, plan: Plan, *, block: int = 4096, threads: int = 1) ->
         return [_scan_strip(tiles, plan, luts, weights, strip) for strip in strips]
 
     done: list[_Strip] = []
-    with one_thread_each(), ThreadPoolExecutor(max(1, threads)) as pool:
+    with torch_threads(1), ThreadPoolExecutor(max(1, threads)) as pool:
         with Progress("scoring pairs", tiles.n_strips, unit="rows of tiles") as bar:
             for strips in pool.map(work, jobs):
                 done.extend(strips)

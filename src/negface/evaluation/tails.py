@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from negface.foundation.progress import Progress
+from negface.foundation.threads import torch_threads
 
 from .inputs import Gallery
 from .int8_scores import Int8Gallery
 from .nearest import Nearest
-from .scoring import LATTICE, Tiles, cut_closest, note_closest, one_thread_each
+from .scoring import LATTICE, Tiles, cut_closest, note_closest
 from .tile_counts import CELLS, Desk, lattice_bins
 
 FINE = 1 << 27
@@ -197,7 +198,7 @@ def _count_fine(fine: np.ndarray, scores: np.ndarray, low: float) -> None:
 def over_threads(threads: int) -> MapBlocks:
     """The default way to spread the work: threads of this process, each with one torch thread."""
     def spread(work: Callable[[range], Tails], jobs: Sequence[range]) -> Iterable[Tails]:
-        with one_thread_each(), ThreadPoolExecutor(max(1, threads)) as pool:
+        with torch_threads(1), ThreadPoolExecutor(max(1, threads)) as pool:
             yield from pool.map(work, jobs)
 
     return spread

@@ -17,6 +17,7 @@ import torch
 from negface.contexts import ContextBank, sources
 from negface.datasets import resize_rgb
 from negface.foundation.progress import Progress
+from negface.foundation.threads import torch_threads
 from negface.generation.batches import TORCH_DTYPES
 from negface.perception import Embeddings, Recognizer
 from negface.pipelines import ImageNoise, NegFaceDiffPipeline
@@ -80,18 +81,13 @@ def see_without_identity(model: Path, recognizer: Recognizer, recipe: Sampling, 
     ``InputError`` if the model has no learned null.
     """
     pipe = NegFaceDiffPipeline.from_pretrained(model).to(recipe.device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads)
     seen = []
-    try:
-        with Progress("sampling without identity", recipe.bank, unit="images") as bar:
-            for start in range(0, recipe.bank, recipe.batch):
-                images = _draw(pipe, recipe, seed, range(start, min(start + recipe.batch, recipe.bank)))
-                sized = np.stack([resize_rgb(image, recipe.size) for image in images])
-                seen.append(recognizer.embed(sized, resize=resize))
-                bar.advance(len(images))
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(recipe.threads), Progress("sampling without identity", recipe.bank, unit="images") as bar:
+        for start in range(0, recipe.bank, recipe.batch):
+            images = _draw(pipe, recipe, seed, range(start, min(start + recipe.batch, recipe.bank)))
+            sized = np.stack([resize_rgb(image, recipe.size) for image in images])
+            seen.append(recognizer.embed(sized, resize=resize))
+            bar.advance(len(images))
     return np.concatenate(seen)
 
 

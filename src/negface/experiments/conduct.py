@@ -18,6 +18,7 @@ from negface.contexts.bank import REAL_PEOPLE_NOTE
 from negface.foundation.errors import IncompleteError, InputError, NegFaceError
 from negface.foundation.files import ensure_folder, write_json, write_text
 from negface.foundation.progress import format_seconds
+from negface.foundation.threads import torch_threads
 from negface.generation.claims import claim
 from negface.generation.machine import versions
 from negface.generation.ray_engine import check_address, full_address, import_ray
@@ -142,8 +143,6 @@ def work(bench: Bench, places: dict[Setting, str], *, after_cell: Callable[[Sett
 @contextlib.contextmanager
 def _threads(recipe: ExperimentRecipe, workers: int) -> Iterator[None]:
     """Processes side by side keep to their own cores."""
-    from negface.generation.workers import torch_threads
-
     if workers == 1:
         yield
         return

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from negface.contexts.selection import NONE
 from negface.datasets.codecs import codec_from_dict
+from negface.foundation.threads import torch_threads
 from negface.sampling import guidance as guidance_rules
 from negface.sampling import schedulers
 from negface.sampling.distilled import Distilled
@@ -21,7 +22,7 @@ from .finishing import Finisher
 from .inputs import Inputs
 from .plan import Plan
 from .rows import row_details, shared_row
-from .workers import Tools, torch_threads
+from .workers import Tools
 
 CALIBRATION_SECONDS = 10.0
 _TAR_BLOCK = 512

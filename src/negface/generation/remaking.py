@@ -10,6 +10,7 @@ from typing import Any
 from negface.datasets import MANIFEST_NAME, Manifest
 from negface.foundation.errors import InputError, MismatchError
 from negface.foundation.hashing import sha256_bytes
+from negface.foundation.threads import torch_threads
 
 from .batches import BatchSampler
 from .finishing import finisher
@@ -18,7 +19,7 @@ from .machine import processor, versions
 from .plan import Plan, Unit
 from .publish import read_plan
 from .units import batches_of
-from .workers import Tools, torch_threads
+from .workers import Tools
 
 
 @dataclass(frozen=True)

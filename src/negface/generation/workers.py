@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from negface.curation import Loader, Screen, Step, ordered
 from negface.foundation.errors import IncompleteError, InputError, MismatchError
+from negface.foundation.threads import torch_threads
 
 from .batches import BatchSampler, load_pipeline
 from .claims import claim
@@ -78,19 +79,6 @@ class Tools:
         if not steps:
             return None
         return Screen(steps, Loader(inputs.bank, conditioner=self.conditioner, threads=plan.threads))
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """``count`` torch threads while inside: sums are cut up by threads, so the plan fixes their number."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Maker:

@@ -9,7 +9,6 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..datasets.manifest import write_rows
 from ..foundation.errors import InputError
 from ..foundation.files import atomic_path, ensure_folder, write_json
 from ..foundation.progress import Progress
+from ..foundation.threads import torch_threads
 from .processes import in_order, stop_if_orphaned, workers_for
 from .rendering import RENDERER, Rendered, check_size, cut, render
 from .resuming import flush, refuse_existing, resumable_folder
@@ -41,17 +41,6 @@ Shoot = Callable[[People], tuple[People, Shots]]
 """People to themselves repeated and their shots, the same number for each, person by person; it must pickle."""
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Pictures are too small for torch's threads, which only get into each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _jobs(people: People, per_person: int) -> Iterator[People]:
     """A few people at a time, so that pictures are rendered in whole batches."""
     step = -(-_PICTURES_A_JOB // per_person)
@@ -61,7 +50,7 @@ def _jobs(people: People, per_person: int) -> Iterator[People]:
 def _photograph(people: People, shoot: Shoot, per_person: int, size: int,
                 options: Mapping[str, Any]) -> list[Photographed]:
     repeated, shots = shoot(people)
-    with _one_thread():
+    with torch_threads(1):  # pictures are small
         rendered = render(repeated, shots, size, **options)
     rows = [range(first, first + per_person) for first in range(0, len(shots), per_person)]
     return [(repeated.take(own), shots.take(own), cut(rendered, own)) for own in rows]
