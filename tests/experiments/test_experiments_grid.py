@@ -183,7 +183,14 @@ def test_a_benchmark_that_shares_people_with_the_generators_training_is_refused(
 def test_students_without_a_benchmark_are_refused_before_anything_is_drawn(given, tmp_path):
     with pytest.raises(InputError, match="nothing examines them"):
         conduct(tmp_path / "run", replace(given, benchmarks=None))
-    assert not (tmp_path / "run" / "cells").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "conditioner", "judge", "faces"])
+def test_what_is_missing_is_refused_and_leaves_no_folder(given, tmp_path, name):
+    with pytest.raises(InputError, match="nowhere"):
+        conduct(tmp_path / "run", replace(given, **{name: tmp_path / "nowhere"}))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.process

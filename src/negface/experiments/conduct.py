@@ -100,7 +100,7 @@ def _check(setup: ExperimentSetup) -> None:
 def open_bench(recipe: ExperimentRecipe, out: Path, given: Given, *, students: bool = True,
                say: Callable[[str], None] = say_aloud) -> Bench:
     """Materials and banks of an experiment's folder."""
-    journal = Journal(ensure_folder(out), say)
+    journal = Journal(out, say)
     # Without students nothing is examined, so no benchmark is asked for.
     part = recipe if students else recipe.model_copy(update={"student": None, "references": ()})
     materials = prepare(part, given, journal)

@@ -18,7 +18,7 @@ from negface import datasets, population
 from negface.contexts import ContextBank
 from negface.evaluation.benchmarks import Benchmark
 from negface.foundation.errors import InputError, MismatchError
-from negface.foundation.files import existing_file, existing_folder
+from negface.foundation.files import ensure_folder, existing_file, existing_folder
 from negface.foundation.hashing import sha256_json
 from negface.generation.claims import claim
 from negface.perception import Embeddings, read_embeddings
@@ -113,14 +113,18 @@ def prepare(recipe: ExperimentRecipe, given: Given, journal: Journal) -> Materia
     asked = {**{part.what: part.people for part in recipe.parts()}, **(split.groups() if split else {}),
              **{f"benchmark {item.name}": item.people for item in theirs}}
     said = check_judge_training(eyes.judge_declaration, asked, force=given.force)
-    with claim(journal.root / LOCK, wait=True):
-        faces = _from_folder(given, split, journal, eyes) if split else _rendered(recipe, given, journal, eyes)
-        wanted = recipe.protocols if recipe.student else None
-        made = rendered_benchmarks(wanted, journal, given.workers) if wanted else []
-    benchmarks = (*made, *theirs)
-    if recipe.student is not None and not benchmarks:
+    wanted = recipe.protocols if recipe.student else None
+    if recipe.student is not None and not (wanted or theirs):
         raise InputError("students are trained, and nothing examines them", where="benchmarks",
                          fix="add [protocols] to the recipe, give --benchmark NAME=FILE, or leave students out")
+    if split is None and recipe.population is None:
+        raise InputError("neither faces nor a population", where="experiment",
+                         fix="give --faces, or write a section [population]")
+    ensure_folder(journal.root)
+    with claim(journal.root / LOCK, wait=True):
+        faces = _from_folder(given, split, journal, eyes) if split else _rendered(recipe, given, journal, eyes)
+        made = rendered_benchmarks(wanted, journal, given.workers) if wanted else []
+    benchmarks = (*made, *theirs)
     if len({item.name for item in benchmarks}) < len(benchmarks):
         raise InputError("two benchmarks have one name", where="benchmarks", fix="name yours otherwise")
     found = Materials(model, model_facts(model), eyes, benchmarks=benchmarks, warnings=(), **faces)
@@ -176,9 +180,6 @@ def _from_folder(given: Given, split: Split, journal: Journal, eyes: Eyes) -> di
 def _rendered(recipe: ExperimentRecipe, given: Given, journal: Journal, eyes: Eyes) -> dict[str, Any]:
     """Known and new people of the recipe, rendered and embedded."""
     wanted = recipe.population
-    if wanted is None:
-        raise InputError("neither faces nor a population", where="experiment",
-                         fix="give --faces, or write a section [population]")
     seen = {}
     for name, part in (("known", wanted.known), ("new", wanted.new)):
         folder = render_people(journal, f"{FACES}/{name}", part, wanted, images=wanted.images, size=wanted.size,

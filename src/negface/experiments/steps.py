@@ -13,10 +13,13 @@ from negface.foundation.hashing import sha256_json
 
 
 class Journal:
-    """The records of a run, ``<root>/<name>.json``; ``made`` and ``kept`` count what this process did and found."""
+    """The records of a run, ``<root>/<name>.json``; ``made`` and ``kept`` count what this process did and found.
+
+    The folder is made by the first step, so what is refused before leaves none.
+    """
 
     def __init__(self, root: Path, say: Callable[[str], None]):
-        self.root, self.say = ensure_folder(root), say
+        self.root, self.say = Path(root), say
         self.made: list[str] = []
         self.kept: list[str] = []
 
@@ -37,6 +40,7 @@ class Journal:
         if found is not None and found.get("key") == key and all(path.exists() for path in outputs):
             self.kept.append(name)
             return found["result"]
+        ensure_folder(self.path(name).parent)
         self.say(f"{name} ...")
         started = time.monotonic()
         result = make()
