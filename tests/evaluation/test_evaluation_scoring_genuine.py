@@ -17,11 +17,11 @@ from negface.cli.main import main
 from negface.evaluation import MEASURES, scoring, separability
 from negface.evaluation import operating_points as points
 from negface.evaluation.company import measure
-from negface.evaluation.devices import check_device
 from negface.evaluation.genuine import count_genuine, distinct_genuine, missed_genuine
 from negface.evaluation.inputs import gallery
 from negface.evaluation.moments import pair_moments
 from negface.evaluation.ranked import LAST_BIN, BinnedScores, SortedScores, bin_of
+from negface.foundation.devices import check_device
 from negface.foundation.errors import InputError
 from negface.perception import Embeddings
 

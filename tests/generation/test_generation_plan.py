@@ -83,7 +83,8 @@ def test_model_hash_follows_contents_and_not_readmes(model, tmp_path):
     ({"format": "zip", "unit_images": None}, UnknownNameError, "format"),
     ({"strategy": "farr"}, UnknownNameError, "did you mean 'far'"), ({"dtype": "fp8"}, UnknownNameError, "dtype"),
     ({"scope": "image"}, InputError, "scope"), ({"codec_name": "gif"}, UnknownNameError, "codec"),
-    ({"threads": 0}, InputError, "threads")])
+    ({"threads": 0}, InputError, "threads"), ({"device": "toaster"}, InputError, "no device"),
+    ({"device": "cuda:999"}, InputError, "not usable")])
 def test_wrong_options_are_refused_before_anything_is_made(planned, options, error, said):
     with pytest.raises(error, match=said):
         planned(**options)

@@ -179,3 +179,14 @@ def test_weights_of_another_architecture_are_refused(tmp_path, linear_architectu
     save_file({"1.weight": torch.zeros(5, 192)}, path)
     with pytest.raises(FormatError, match="does not fit tiny-linear"):
         load_recognizer(path, {**TINY, "kind": "torch", "architecture": linear_architecture})
+
+
+@pytest.mark.parametrize("device", ["toaster", "cuda:999"])
+def test_a_device_that_is_not_there_is_refused(tmp_path, linear_architecture, device):
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path / "tiny.safetensors"
+    save_file({"1.weight": torch.from_numpy(linear_weights(8, 4)).T.contiguous()}, path)
+    with pytest.raises(InputError, match=device):
+        load_recognizer(path, {**TINY, "kind": "torch", "architecture": linear_architecture}, device=device)

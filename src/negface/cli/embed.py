@@ -25,7 +25,7 @@ def embed(
     resize: Annotated[bool, typer.Option("--resize", help="Resize pictures of another size.")] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Pictures at a time; the result does not "
                                                 "depend on it.  [default: all processors]", show_default=False)] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     json: JsonOption = None,
 ) -> None:
     """Turn faces into recogniser embeddings, with labels, names and provenance.

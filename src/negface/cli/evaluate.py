@@ -65,9 +65,9 @@ def separability(
     --json separability.json
     """
     from negface.evaluation.company import measure, table
-    from negface.evaluation.devices import check_device
     from negface.evaluation.inputs import read_pose
     from negface.evaluation.provenance import check_embedded, warning
+    from negface.foundation.devices import check_device
     from negface.perception import read_embeddings
 
     check_device(device)

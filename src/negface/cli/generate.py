@@ -116,7 +116,7 @@ def generate(
     unit: Annotated[int | None, typer.Option(
         "--unit", help="About how many pictures are published at a time (default: 4 batches, 16 for shards).")] = None,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="fp32 or bf16.")] = Dtype.fp32,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compiled: Annotated[bool, typer.Option(
         "--compile", help="Compile the denoiser (torch.compile): minutes once, then faster on a GPU.")] = False,
     allow_conditioner_mismatch: Annotated[bool, typer.Option(

@@ -54,7 +54,7 @@ def verify(
     csv: Annotated[Path | None, typer.Option("--csv", metavar="PATH", help="Write the table as CSV.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Pictures at a time; numbers do not depend on "
                                                 "it.  [default: all processors]", show_default=False)] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Test a recogniser on people it was trained on, or on "
                                         "pairs it was chosen by; the table warns.")] = False,
     json: JsonOption = None,

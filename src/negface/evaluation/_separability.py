@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from negface.foundation.devices import check_device
 from negface.foundation.errors import InputError, UnknownNameError
 
 from . import bootstrap as resampling
 from . import lookout
 from . import operating_points as points
 from .at_scale import AtScale, measure_at_scale
-from .devices import check_device
 from .genuine import sums_with_others
 from .inputs import Gallery, gallery, unit_rows
 from .judges import check_judge

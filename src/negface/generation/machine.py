@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import negface
-from negface.foundation.errors import InputError
+from negface.foundation.devices import check_device
 
 # The instruction sets by which the matrix libraries choose how they compute, and the variables that keep them from it.
 _SETS = ("amx_bf16", "amx_fp16", "avx512_bf16", "avx512_fp16")
@@ -41,16 +41,12 @@ def processor(device: str) -> str:
     """The kind of processor: maker, instruction sets that matrix libraries choose by, limits set on them (or the GPU).
 
     Raises:
-        InputError: ``cuda`` on a machine without a usable GPU.
+        InputError: for a name that is none, and for ``cuda`` on a machine without a usable GPU.
     """
     import torch
 
-    if device.startswith("cuda"):
-        try:
-            return torch.cuda.get_device_name(torch.device(device))
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"is not usable here ({str(error).splitlines()[0]})", where=f"device {device}",
-                             fix="start the command on a machine of the kind that computes; --device cpu") from error
+    if check_device(device) != "cpu":
+        return torch.cuda.get_device_name(torch.device(device))
     has = getattr(torch.cpu, "get_capabilities", dict)()
     sets = [name for name in _SETS if has.get(name)]
     limits = [f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name)]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..foundation import registry
+from ..foundation.devices import check_device
 from ..foundation.errors import FormatError, InputError
 from .declarations import Declaration, resolve_declaration
 from .inputs import check_images, normalise, resize_images
@@ -33,7 +34,7 @@ class Analyser:
 
     def __init__(self, module: Any, declaration: Declaration, *, device: str = "cpu"):
         self.declaration, self.device = declaration, device
-        self._module = module.eval().to(device)
+        self._module = module.eval().to(check_device(device))
 
     @property
     def errors(self) -> dict[str, float]:

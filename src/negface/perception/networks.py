@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..foundation import registry
+from ..foundation.devices import check_device
 from ..foundation.errors import FormatError, InputError, MismatchError
 from .declarations import Declaration
 from .inputs import normalise
@@ -63,7 +64,8 @@ def open_onnx(path: Path, declaration: Declaration, *, device: str = "cpu") -> N
         import onnxruntime
     except ImportError as error:
         raise InputError("onnxruntime is not installed", where=path, fix="pip install 'negface[onnx]'") from error
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device)
+    kind, _, number = device.partition(":")
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(kind)
     if provider not in onnxruntime.get_available_providers():
         raise InputError(f"this onnxruntime cannot run on {device!r}", where=path,
                          fix=f"it has: {', '.join(onnxruntime.get_available_providers())}")
@@ -71,7 +73,8 @@ def open_onnx(path: Path, declaration: Declaration, *, device: str = "cpu") -> N
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[provider])
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[
+            (provider, {"device_id": number} if number else {})])
     except Exception as error:  # onnxruntime raises a dozen classes of its own
         reason = str(error).splitlines()[0]
         raise FormatError(f"not a complete ONNX model ({reason})", where=path, fix="make or copy it again") from error
@@ -107,7 +110,7 @@ def module_network(module: Any, *, device: str = "cpu") -> Network:
     """A torch module ``[n, 3, h, w] -> [n, k]`` as a network; it is put into evaluation mode."""
     import torch
 
-    module = module.eval().to(device)
+    module = module.eval().to(check_device(device))
 
     def network(tensor: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -140,7 +143,7 @@ def answers(network: Network, images: np.ndarray, declaration: Declaration, *, t
 
     A file fixed to batches of b gets exactly b pictures a call (the last call is padded).
     """
-    step = declaration.batch or CHUNK[device]
+    step = declaration.batch or CHUNK[device.partition(":")[0]]
 
     def chunk(start: int) -> np.ndarray:
         part = images[start:start + step]

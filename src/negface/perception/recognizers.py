@@ -63,10 +63,10 @@ def load_recognizer(path: str | os.PathLike, declaration: Declaration | Mapping 
         declaration: a value, a mapping, or a JSON/TOML file; None = the sidecar ``<file>.json``, else the built-in
             table of well-known files by SHA-256.
         threads: pictures computed at the same time (None = all processors); the answer does not depend on it.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
 
-    Raises ``InputError`` (no file, no declaration), ``MismatchError`` (hash, input size, dimension against the
-    declaration), ``FormatError`` (truncated file).
+    Raises ``InputError`` (no file, no declaration, no such device), ``MismatchError`` (hash, input size, dimension
+    against the declaration), ``FormatError`` (truncated file).
     """
     found = resolve_declaration(path, declaration, task="recognizer")
     network = open_network(Path(path), found, device=device)

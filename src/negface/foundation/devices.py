@@ -1,10 +1,8 @@
-"""On what a measurement may compute: this processor, or a GPU of this machine."""
+"""On what may be computed: this processor, or a GPU of this machine."""
 
 from __future__ import annotations
 
 import re
-
-import torch
 
 from negface.foundation.errors import InputError
 
@@ -12,6 +10,8 @@ from negface.foundation.errors import InputError
 def check_device(name: str) -> str:
     """``cpu``, ``cuda`` or ``cuda:N``, as it was given; ``InputError`` for another name, or where no such GPU is
     usable here."""
+    import torch
+
     asked = re.fullmatch(r"cpu|cuda(?::(\d+))?", str(name))
     if asked is None:
         raise InputError(f"no device is called {name!r}", where="device", fix="cpu, cuda or cuda:N")
