@@ -99,6 +99,22 @@ def test_a_rate_stays_inside_its_range():
     assert interval("fdr", float("nan"), without) == (None, None)
 
 
+def test_unit_rows_in_order_are_not_copied_and_any_others_are_copied_once(faces):
+    embeddings, labels = faces
+    ready = gallery(3 * embeddings, labels)
+    again = gallery(ready.embeddings, ready.codes)
+    assert again.embeddings is ready.embeddings
+    mixed = np.random.default_rng(1).permutation(len(labels))
+    for scale in (1, np.float32(0.7)):
+        moved = gallery(scale * ready.embeddings[mixed], ready.codes[mixed])
+        sorted_again = np.argsort(ready.codes[mixed], kind="stable")
+        assert np.array_equal(moved.order, sorted_again)
+        np.testing.assert_allclose(moved.embeddings, ready.embeddings[mixed[sorted_again]], rtol=0, atol=1.2e-7)
+        assert not np.shares_memory(moved.embeddings, ready.embeddings)
+    almost = np.array([[1 + 2e-7, 0], [1, 0]], np.float32)
+    assert (unit_rows(almost) == [[1, 0], [1, 0]]).all()
+
+
 def test_unit_rows_do_not_depend_on_the_threads_that_divide_them():
     rows = np.random.default_rng(0).standard_normal((20_001, 37), dtype=np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))

@@ -1,17 +1,20 @@
 """The frontier and the quirks' effects: costs, the choice of the preset, paired effects, resuming."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from negface.contexts import ContextBank
+from negface.datasets import read_rows
 from negface.experiments import compat_effects, frontier, sampled_sets
 from negface.experiments.frontier_page import write_page
 from negface.foundation.errors import InputError
-from negface.models import IDiffUNet, VQAutoencoder
+from negface.models import FastDecoder, IDiffUNet, VQAutoencoder
 from negface.pipelines import NegFaceDiffPipeline, SchedulerChoice
+from negface.pipelines.fast_decoder import weights_hash
 from negface.sampling import compat, guidance
 
 
@@ -19,7 +22,8 @@ def row(setting, predictions, fdr, eer=(0.1, 0.2), diversity=(0.1, 0.12)):
     spans = {"fdr": fdr, "eer": eer, "diversity": diversity, "adherence": (0.4, 0.5)}
     values = {f"{name}{end}": value for name, (low, high) in spans.items()
               for end, value in (("", (low + high) / 2), ("_low", low), ("_high", high))}
-    return {"setting": setting, "scheduler": setting.split("-")[0], "predictions": predictions, "seeds": "0", **values}
+    return {"setting": setting, "scheduler": setting.split("-")[0], "decoder": "full", "predictions": predictions,
+            "seeds": "0", **values}
 
 
 def test_grid_covers_what_was_asked_and_counts_predictions():
@@ -42,12 +46,13 @@ def test_default_preset_is_the_cheapest_whose_three_intervals_overlap_the_refere
     assert "dpmpp-15 (30 predictions" in frontier.verdict(table)
 
 
-def test_a_student_is_no_preset_of_its_teacher():
+def test_neither_a_student_nor_a_fast_decoder_is_a_preset_of_its_teacher():
     student = row("student-4", 4, (2.0, 3.0)) | {"scheduler": "distilled"}
-    table = frontier.mark([student, row("unipc-8", 16, (2.0, 3.0)), row("ddpm-1000", 2000, (2.0, 3.0))])
+    fast = row("unipc-8-fast-decoder", 11, (2.0, 3.0)) | {"decoder": "fast"}
+    table = frontier.mark([student, fast, row("unipc-8", 16, (2.0, 3.0)), row("ddpm-1000", 2000, (2.0, 3.0))])
     assert [item["setting"] for item in table if item["default_preset"]] == ["unipc-8"]
     assert "cheapest of 2 settings" in frontier.verdict(table)
-    assert "student-4, another model, overlaps too" in frontier.verdict(table)
+    assert "student-4, distilled, overlaps too" in frontier.verdict(table)
 
 
 def test_without_the_reference_no_preset_is_chosen():
@@ -150,19 +155,41 @@ def test_several_patterns_choose_settings_in_the_grids_order():
         sampled_sets.only(grid, ["ddpm-*", "nothing"])
 
 
-def test_student_is_a_row_at_its_own_steps_with_one_prediction_each(studio, tmp_path):
-    _, place = studio()
+@pytest.fixture
+def student(studio, tmp_path):
+    """A student of the studio's model with a fast decoder of its autoencoder."""
+    studio()
     unet = IDiffUNet(in_channels=2, sample_size=8, initial_channels=32, channel_multipliers=(1, 1),
                      is_attention=(False, True), blocks_per_resolution=1, context_input=24, context_channels=32,
                      guidance_input=True)
-    vae = VQAutoencoder(image_size=16, latent_channels=2, channels=32, multipliers=(1, 2), blocks=1, codebook_size=16)
+    teacher = NegFaceDiffPipeline.from_pretrained(tmp_path / "model")
+    fast = FastDecoder(2, (8,), (1,), teacher=weights_hash(tmp_path / "model" / "vae"))
     choice = SchedulerChoice("distilled", {"visits": [999, 499]})
-    NegFaceDiffPipeline(unet, vae, choice).save_pretrained(tmp_path / "student")
-    setting = frontier.student(tmp_path / "student", seeds=(0,))
+    NegFaceDiffPipeline(unet, teacher.vae, choice, fast_decoder=fast).save_pretrained(tmp_path / "student")
+    return tmp_path / "student"
+
+
+def test_student_is_a_row_at_its_own_steps_with_one_prediction_each(studio, student, tmp_path):
+    place = studio()[1]
+    shutil.rmtree(student / "fast_decoder")
+    index = json.loads((student / "model_index.json").read_text())
+    (student / "model_index.json").write_text(json.dumps({**index, "fast_decoder": [None, None]}))
+    (setting,) = frontier.students(student, seeds=(0,))
     assert (setting.name, setting.scheduler_name, setting.predictions) == ("student-2", "distilled", 2)
     assert sampled_sets.measure(place, setting)["n_images"] == 4
     with pytest.raises(InputError, match="is not distilled"):
-        frontier.student(tmp_path / "model")
+        frontier.students(tmp_path / "model")
+
+
+def test_student_and_fast_decoder_also_stand_alone_on_the_frontier(studio, student):
+    place = studio()[1]
+    grid = frontier.students(student, seeds=(0,))
+    table = {row["setting"]: row for row in frontier.rows(place, grid)}
+    assert {name: (row["decoder"], row["predictions"]) for name, row in table.items()} == {
+        "student-2": ("fast", 2), "student-2-full-decoder": ("full", 2), "unipc-8-reuse3-fast-decoder": ("fast", 11)}
+    pictures = {item.name: [row["sha256"] for row in read_rows(sampled_sets.draw(place, item, 0)[0] / "dataset" /
+                                                               "manifest.jsonl")] for item in grid}
+    assert len({digest for digests in pictures.values() for digest in digests}) == 3 * 4
 
 
 def test_the_default_preset_is_the_one_that_the_committed_frontier_names():

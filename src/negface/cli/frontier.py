@@ -25,7 +25,8 @@ def frontier(
     conditioner: Annotated[Path | None, typer.Option(
         "--conditioner", help="Recogniser that made the contexts (default: shipped).")] = None,
     judge: Annotated[Path | None, typer.Option("--judge", help="Recogniser that measures (default: shipped).")] = None,
-    student: Annotated[Path | None, typer.Option("--student", help="Also a distilled model, as a row.")] = None,
+    student: Annotated[Path | None, typer.Option("--student", help="Also a distilled model, and its fast "
+                                         "decoder: up to three rows.")] = None,
     only: Annotated[list[str] | None, typer.Option(
         "--only", help="Only settings of this name, * allowed: dpmpp-* (repeatable; default: all).")] = None,
     identities: Annotated[int, typer.Option("--identities", min=2, help="People of a seed.")] = 16,
@@ -56,7 +57,7 @@ def frontier(
     studio = open_studio(out, model=model, contexts=contexts, conditioner=conditioner, judge=judge, force=force,
                          say=lambda text: typer.echo(text, err=True), identities=identities, images=images, dtype=dtype,
                          workers=workers)
-    more = [] if student is None else [curve.student(student, weight, tuple(range(seeds)))]
+    more = [] if student is None else curve.students(student, weight, tuple(range(seeds)))
     grid = chosen_by([*curve.settings(weight, tuple(range(seeds))), *more], only or ["*"])
     if plan:
         result = forecast(studio, grid)

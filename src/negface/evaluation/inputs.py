@@ -6,6 +6,7 @@ Nothing behind this door looks for NaN, for zero rows or for wrong lengths again
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from negface.foundation.files import existing_file
 from negface.foundation.npz import open_npz
 
 _BLOCK, _SHARE = 512, 8192
+_LAST_PLACE = 2.0**-23
 
 
 @dataclass(frozen=True)
@@ -49,37 +51,66 @@ class Gallery:
 
 
 def unit_rows(embeddings: object, what: str = "embeddings") -> np.ndarray:
-    """Check a float array ``[n, d]`` and return it as float32 unit rows; ``InputError`` names the first bad row."""
+    """Check a float array ``[n, d]`` and return it as float32 unit rows; ``InputError`` names the first bad row.
+
+    Rows that are all of unit length are returned as they are, without a copy.
+    """
+    array = _checked_array(embeddings, what)
+    lengths = _checked_lengths(array, what)
+    return array if _all_unit(lengths) else _divided(array, lengths)
+
+
+def _checked_array(embeddings: object, what: str) -> np.ndarray:
     array = np.asarray(embeddings)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
         raise InputError(f"an array of numbers [n, d] is expected, got {array.dtype} {list(array.shape)}", where=what)
-    array = np.ascontiguousarray(array, dtype=np.float32)
-    unit, lengths = _divided_by_length(array)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _checked_lengths(array: np.ndarray, what: str) -> np.ndarray:
+    """Length of every row, float64 ``[n]``."""
+    lengths = np.empty(len(array))
+
+    def measure(rows: slice) -> None:
+        lengths[rows] = np.sqrt(np.einsum("nd,nd->n", array[rows], array[rows], dtype=np.float64))
+
+    _for_blocks(measure, len(array))
     for bad, reason in ((~np.isfinite(lengths), "holds NaN or infinity"), (lengths == 0, "is all zero")):
         if bad.any():
             raise InputError(f"row {int(np.flatnonzero(bad)[0])} {reason} ({int(bad.sum())} such rows of {len(bad)})",
                              where=what, fix="embed these images again, or leave them out and say so")
+    return lengths
+
+
+def _all_unit(lengths: np.ndarray) -> bool:
+    """Whether dividing by the lengths would only round once more: they are 1 within a float32's last place."""
+    return bool((np.abs(lengths - 1) <= _LAST_PLACE).all())
+
+
+def _divided(array: np.ndarray, lengths: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    """Rows divided by their length, in ``order``: one copy, which for large sets costs more than the arithmetic."""
+    unit = np.empty_like(array)
+
+    def divide(rows: slice) -> None:
+        chosen = rows if order is None else order[rows]
+        np.divide(array[chosen], lengths[chosen, None], out=unit[rows], dtype=np.float64, casting="same_kind")
+
+    _for_blocks(divide, len(array))
     return unit
 
 
-def _divided_by_length(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows divided by their length, and the lengths; in threads: most of the time is the first touch of new memory."""
-    unit, lengths = np.empty_like(array), np.empty(len(array))
+def _for_blocks(work: Callable[[slice], None], n: int) -> None:
+    """``work`` on ``n`` rows, a block at a time, in threads: most of the time is the first touch of new memory."""
+    def share(start: int) -> None:
+        for at in range(start, min(start + _SHARE, n), _BLOCK):
+            work(slice(at, at + _BLOCK))
 
-    def divide(start: int) -> None:
-        with np.errstate(divide="ignore", invalid="ignore"):  # such rows are refused by the caller
-            for at in range(start, min(start + _SHARE, len(array)), _BLOCK):
-                rows = slice(at, at + _BLOCK)
-                lengths[rows] = np.sqrt(np.einsum("nd,nd->n", array[rows], array[rows], dtype=np.float64))
-                np.divide(array[rows], lengths[rows, None], out=unit[rows], dtype=np.float64, casting="same_kind")
-
-    starts = range(0, len(array), _SHARE)
+    starts = range(0, n, _SHARE)
     if len(starts) == 1:
-        divide(0)
+        share(0)
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(divide, starts))
-    return unit, lengths
+            list(pool.map(share, starts))
 
 
 def checked_labels(labels: object, n: int, what: str = "labels") -> np.ndarray:
@@ -95,13 +126,17 @@ def checked_labels(labels: object, n: int, what: str = "labels") -> np.ndarray:
 
 
 def grouped(embeddings: object, labels: object, what: str = "embeddings") -> Gallery:
-    """Checked unit embeddings in order of identity, stable within one."""
-    unit = unit_rows(embeddings, what)
-    names, codes = np.unique(checked_labels(labels, len(unit), f"labels of {what}"), return_inverse=True)
+    """Checked unit embeddings in order of identity, stable within one; the caller's own array where it is that."""
+    array = _checked_array(embeddings, what)
+    lengths = _checked_lengths(array, what)
+    names, codes = np.unique(checked_labels(labels, len(array), f"labels of {what}"), return_inverse=True)
     sizes = np.bincount(codes, minlength=len(names)).astype(np.int64)
-    order = np.argsort(codes, kind="stable")
-    ordered = unit if (np.diff(codes) >= 0).all() else unit[order]
-    return Gallery(ordered, codes[order].astype(np.int32), order, names, sizes)
+    order, in_order = np.argsort(codes, kind="stable"), bool((np.diff(codes) >= 0).all())
+    if _all_unit(lengths):
+        unit = array if in_order else array[order]
+    else:
+        unit = _divided(array, lengths, None if in_order else order)
+    return Gallery(unit, codes[order].astype(np.int32), order, names, sizes)
 
 
 def gallery(embeddings: object, labels: object) -> Gallery:

@@ -7,14 +7,17 @@ and with the negative's direction reused. The cheapest setting that cannot be to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from negface.foundation.errors import InputError
 from negface.generation.planning import model_facts
 from negface.perception import read_embeddings
+from negface.pipelines.distilled import FAST, FULL
 from negface.sampling import guidance
 from negface.sampling.distilled import Distilled
+from negface.sampling.schedule import DEFAULT
 
 from .paired import ratio, replicates
 from .sampled_sets import JUDGED, MEASURED, MEASURES, Setting, Studio, draw, measure
@@ -23,8 +26,8 @@ REFERENCE = "ddpm-1000"
 INTERVAL = (200, 700)
 SCHEDULERS = (("dpmpp", (20, 10, 15, 25)), ("unipc", (10, 8, 15)), ("ddim", (25, 50)))
 DEAR = (("ddpm", 1000), ("ddim", 200))
-COLUMNS = ("setting", "scheduler", "steps", "guidance", "predictions", "seeds", *MEASURED, "fdr_ratio", "fdr_ratio_low",
-           "fdr_ratio_high", "mean_weight", "images_per_second", "overlaps_reference", "default_preset")
+COLUMNS = ("setting", "scheduler", "steps", "guidance", "decoder", "predictions", "seeds", *MEASURED, "fdr_ratio",
+           "fdr_ratio_low", "fdr_ratio_high", "mean_weight", "overlaps_reference", "default_preset")
 DECIDING = ("fdr", "eer", "diversity")
 
 
@@ -46,13 +49,24 @@ def settings(weight: float = 0.5, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Se
     return [*plain, *dear, *saving]
 
 
-def student(model: Path, weight: float = 0.5, seeds: tuple[int, ...] = (0, 1, 2)) -> Setting:
-    """The row of a distilled model, at its own steps; ``InputError`` for a model that is not distilled."""
-    chosen = model_facts(model)["schedulers"].build()
+def students(model: Path, weight: float = 0.5, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Setting]:
+    """The rows of a distilled model, at its own steps; ``InputError`` for a model that is not distilled.
+
+    Where it has a fast decoder, student and decoder also stand alone: the student with the full decoder, and the
+    default preset of its teacher with the fast one.
+    """
+    facts = model_facts(model)
+    chosen = facts["schedulers"].build()
     if not isinstance(chosen, Distilled):
         raise InputError("is not distilled", where=model, fix="give what `negface train distill` wrote")
     steps = len(chosen.visits)
-    return Setting(f"student-{steps}", guidance.constant(weight), chosen.to_dict(), steps, seeds=seeds, model=model)
+    row = Setting(f"student-{steps}", guidance.constant(weight), chosen.to_dict(), steps, seeds=seeds, model=model)
+    if not facts["fast_decoder"]:
+        return [row]
+    name, few, reuse = DEFAULT
+    return [row, replace(row, name=f"{row.name}-full-decoder", decoder=FULL),
+            Setting(f"{name}-{few}-reuse{reuse}-fast-decoder", guidance.constant(weight).reusing(reuse), name, few,
+                    seeds=seeds, decoder=model)]
 
 
 def rows(studio: Studio, grid: Sequence[Setting]) -> list[dict[str, Any]]:
@@ -61,10 +75,9 @@ def rows(studio: Studio, grid: Sequence[Setting]) -> list[dict[str, Any]]:
     for item in grid:
         found = measure(studio, item)
         table.append({"setting": item.name, "scheduler": item.scheduler_name, "steps": item.steps,
-                      "guidance": str(item.rule), "predictions": item.predictions,
+                      "guidance": str(item.rule), "decoder": studio.decoder(item), "predictions": item.predictions,
                       "seeds": " ".join(map(str, item.seeds)), **{key: found[key] for key in MEASURED},
-                      "mean_weight": found["mean_weight"], "images_per_second": found["images_per_second"],
-                      "by_seed": found["by_seed"]})
+                      "mean_weight": found["mean_weight"], "by_seed": found["by_seed"]})
     reference = next((item for item in grid if item.name == REFERENCE), None)
     if reference is not None:
         for row, item in zip(table, grid, strict=True):
@@ -91,18 +104,23 @@ def overlaps(row: dict[str, Any], reference: dict[str, Any]) -> bool:
 def mark(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Say of each row whether it overlaps the reference, and mark the cheapest that does; of equals the nearer in FDR.
 
-    A distilled student is another model, so it is no preset of this one. Without the reference nothing is said.
+    A distilled student and a fast decoder are other networks, so they are no preset. Without the reference nothing is
+    said.
     """
     reference = next((row for row in table if row["setting"] == REFERENCE), None)
     if reference is None:
         return table
     for row in table:
         row["overlaps_reference"] = overlaps(row, reference)
-    good = [row for row in table if row["overlaps_reference"] and row["scheduler"] != Distilled.name]
+    good = [row for row in table if row["overlaps_reference"] and not _distilled(row)]
     chosen = min(good, key=lambda row: (row["predictions"], abs(row["fdr"] - reference["fdr"])))
     for row in table:
         row["default_preset"] = row is chosen
     return table
+
+
+def _distilled(row: dict[str, Any]) -> bool:
+    return row["scheduler"] == Distilled.name or row["decoder"] == FAST
 
 
 def verdict(table: Sequence[dict[str, Any]]) -> str:
@@ -111,12 +129,12 @@ def verdict(table: Sequence[dict[str, Any]]) -> str:
     if chosen is None:
         return f"{REFERENCE} was not measured, so no default preset was chosen."
     reference = next(row for row in table if row["setting"] == REFERENCE)
-    students = [row for row in table if row["scheduler"] == Distilled.name]
-    also = "".join(f" {row['setting']}, another model, {'overlaps too' if row['overlaps_reference'] else 'does not'} "
-                   f"(FDR {_bracket(row, 'fdr')})." for row in students)
+    others = [row for row in table if _distilled(row)]
+    also = "".join(f" {row['setting']}, distilled, {'overlaps too' if row['overlaps_reference'] else 'does not'} "
+                   f"(FDR {_bracket(row, 'fdr')})." for row in others)
     return (f"Default preset: {chosen['setting']} ({chosen['predictions']} predictions an image, "
             f"{reference['predictions'] / chosen['predictions']:.0f} times fewer than {REFERENCE}): the cheapest of "
-            f"{len(table) - len(students)} settings whose FDR, EER and diversity intervals all overlap those of "
+            f"{len(table) - len(others)} settings whose FDR, EER and diversity intervals all overlap those of "
             f"{REFERENCE} (FDR {_bracket(chosen, 'fdr')} against {_bracket(reference, 'fdr')}).{also}")
 
 

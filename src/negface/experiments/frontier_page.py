@@ -14,7 +14,7 @@ from .frontier import REFERENCE, markdown
 PANELS = (("fdr", "FDR", 1), ("eer", "EER, %", 100), ("diversity", "diversity (genuine std)", 1),
           ("adherence", "adherence", 1))
 KINDS = {"": "everywhere", "-interval": "on an interval", "-reuse2": "negative reused, k = 2",
-         "-reuse3": "negative reused, k = 3"}
+         "-reuse3": "negative reused, k = 3", "-fast-decoder": "the default preset with the fast decoder"}
 MARKERS = {"ddpm": "s", "ddim": "o", "dpmpp": "D", "unipc": "^", "distilled": "*"}
 
 

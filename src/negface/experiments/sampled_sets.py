@@ -19,7 +19,9 @@ from negface.contexts import ContextBank
 from negface.evaluation import company
 from negface.foundation.errors import InputError
 from negface.generation import Inputs, Plan, Tools, estimate, generate, make_inputs, make_plan
+from negface.generation.planning import model_facts
 from negface.perception import Embeddings, read_embeddings
+from negface.pipelines.distilled import FAST, FULL
 from negface.sampling import schedulers
 from negface.sampling.distilled import Distilled
 from negface.sampling.guidance import Guidance
@@ -36,7 +38,8 @@ MEASURED = (*(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high
 class Setting:
     """How a set is drawn: the scheduler (a name or a description), its steps, the rule, the negatives, the seeds.
 
-    ``model``: folder of another pipeline than the studio's, such as a student.
+    ``model``: folder of another pipeline than the studio's, such as a student. ``decoder``: folder of a fast decoder,
+    or ``"full"``; None: the model's own.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Setting:
     negatives: str = "far"
     seeds: tuple[int, ...] = (0, 1, 2)
     model: Path | None = None
+    decoder: Path | str | None = None
 
     @property
     def scheduler_name(self) -> str:
@@ -103,13 +107,23 @@ class Studio:
         return make_plan(
             setting.model or self.model, inputs, guidance=setting.rule, identities=self.identities, images=self.images,
             steps=setting.steps, scheduler=setting.scheduler, seed=seed, batch=self.batch, threads=self.threads,
-            dtype=self.dtype, size=self.size)
+            dtype=self.dtype, size=self.size, decoder=setting.decoder)
+
+    def tools(self, setting: Setting) -> Tools:
+        """What workers need to draw a setting."""
+        return Tools(model=str(setting.model or self.model), decoder=str(setting.decoder) if setting.decoder else None)
+
+    def decoder(self, setting: Setting) -> str:
+        """The decoder a setting is drawn with, ``full`` or ``fast``."""
+        if setting.decoder is not None:
+            return FULL if setting.decoder == FULL else FAST
+        return FAST if model_facts(setting.model or self.model)["fast_decoder"] else FULL
 
 
 def seconds_per_prediction(studio: Studio, setting: Setting) -> float:
     """Seconds a prediction takes here, with its share of decoding and writing, from some seconds of it."""
     inputs = studio.inputs(setting, setting.seeds[0])
-    found = estimate(studio.plan(setting, inputs, setting.seeds[0]), inputs, Tools(model=str(studio.model)),
+    found = estimate(studio.plan(setting, inputs, setting.seeds[0]), inputs, studio.tools(setting),
                      workers=studio.workers, seconds=4.0)
     return found["seconds"] / found["predictions"]
 
@@ -121,8 +135,7 @@ def draw(studio: Studio, setting: Setting, seed: int) -> tuple[Path, dict[str, A
     folder = studio.journal.root / "sets" / plan.hash[:16]
 
     def make() -> dict[str, Any]:
-        tools = Tools(model=str(setting.model or studio.model))
-        made = generate(plan, inputs, folder / DATASET, tools, workers=studio.workers)
+        made = generate(plan, inputs, folder / DATASET, studio.tools(setting), workers=studio.workers)
         faces = datasets.open(folder / DATASET)
         write_seen(folder / JUDGED, faces, studio.eyes.judge, resize=studio.eyes.resize)
         write_seen(folder / CONDITIONED, faces, studio.eyes.conditioner, resize=studio.eyes.resize)
