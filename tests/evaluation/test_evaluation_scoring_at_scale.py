@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 from concurrent.futures import ProcessPoolExecutor
@@ -123,6 +124,21 @@ def test_int8_is_exact_around_the_operating_points(faces):
     assert fast.score_error["rescored_largest"] <= fast.score_error["slack"] * 1.01
     assert fast.score_error["rate_bound"] < 1e-6
     assert [pair["a"] for pair in fast.closest_pairs] == [pair["a"] for pair in exact.closest_pairs]
+
+
+def test_errors_beyond_the_slack_are_counted_and_widen_the_bound_on_rates(faces, monkeypatch):
+    honest = separability(*faces, bootstrap=0, at_scale=True, precision="int8").score_error
+    assert honest["rescored_beyond"] == 0
+    real = scale.to_int8
+
+    def careless(*arguments, **options):
+        made = real(*arguments, **options)
+        return dataclasses.replace(made, slack=made.slack / 5)
+
+    monkeypatch.setattr(scale, "to_int8", careless)
+    found = separability(*faces, bootstrap=0, at_scale=True, precision="int8").score_error
+    assert found["rescored_beyond"] > 10
+    assert found["rate_bound"] > found["rescored_beyond"] / found["rescored_pairs"] > 100 * honest["rate_bound"]
 
 
 def test_int8_scores_stay_within_their_bound(faces):

@@ -230,13 +230,15 @@ def _score_error(quantised: Int8Gallery, tails: Tails, plan: TailPlan, counts: p
     """How far int8 was off, and what that and scoring only some of the pairs again can do to a rate.
 
     A pair beyond the slack of six standard deviations is placed wrongly with a chance of at most 2 exp(-18), if the
-    residuals' sum is sub-Gaussian (``rescored_largest`` shows it); the share of placed pairs that lies above a
-    threshold is known to four standard errors of its sample.
+    residuals' sum is sub-Gaussian; ``rescored_beyond``, of the pairs scored again those off by more, shows it, and
+    where their share says more than that (with three standard deviations of such a count), it is the chance. The
+    share of placed pairs that lies above a threshold is known to four standard errors of its sample.
     """
-    number, squares, largest = tails.errors
+    number, squares, beyond, largest = tails.errors.tolist()
+    missed = max(2 * math.exp(-18), (beyond + 3 * math.sqrt(beyond)) / max(number, 1))
     sampled = [4 * (placed / counts.n_impostor) * 0.5 / math.sqrt(max(placed / every, 1))
                for placed, every in zip(tails.placed.tolist(), plan.every, strict=True) if every > 1]
     return {"score_bound": quantised.bound, "slack": quantised.slack, "deviation": quantised.deviation,
-            "rescored_pairs": int(number), "rescored_largest": float(largest) / ERROR_UNITS,
+            "rescored_pairs": number, "rescored_beyond": beyond, "rescored_largest": largest / ERROR_UNITS,
             "rescored_deviation": math.sqrt(squares / number) / ERROR_UNITS if number else 0.0,
-            "rate_bound": 2 * math.exp(-18) + max(sampled, default=0.0)}
+            "rate_bound": missed + max(sampled, default=0.0)}

@@ -61,7 +61,8 @@ class Tails:
     pair; ``fine``: per span int64 ``[1 + cells of 2^-27 + 1]``, the ends for pairs that int8 placed in it wrongly;
     ``placed`` int64 ``[spans]``: pairs placed in each; ``marked`` int64 ``[k + 1, n]``: per image its impostor pairs in
     the marked tiles and those at or above each mark; ``closest``: by pair of people, (score, row, row); ``errors``
-    int64 ``[3]``: number, sum of squares and largest of the differences between int8 and float32 scores, in 2^-22;
+    int64 ``[4]`` of the differences between int8 and float32 scores, in 2^-22: number, sum of squares, number beyond
+    the slack, largest;
     ``nearest`` float32 ``[n]`` and ``nearest_row`` int64 ``[n]``: cosine to the nearest training row, -2 if none.
     """
 
@@ -69,7 +70,7 @@ class Tails:
     fine: list[np.ndarray]
     placed: np.ndarray
     marked: np.ndarray
-    errors: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
+    errors: np.ndarray = field(default_factory=lambda: np.zeros(4, np.int64))
     closest: dict[tuple[int, int], tuple[float, int, int]] = field(default_factory=dict)
     floor: float = -2.0
     nearest: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -90,8 +91,8 @@ class Tails:
         self.marked += other.marked
         for mine, part in zip(self.fine, other.fine, strict=True):
             mine += part
-        self.errors[:2] += other.errors[:2]
-        self.errors[2] = max(self.errors[2], other.errors[2])
+        self.errors[:3] += other.errors[:3]
+        self.errors[3] = max(self.errors[3], other.errors[3])
         for key, found in other.closest.items():
             if key not in self.closest or (-found[0], found[1:]) < (-self.closest[key][0], self.closest[key][1:]):
                 self.closest[key] = found
@@ -175,8 +176,9 @@ class TailWork:
             return desk.values(flat)
         exact = desk.rescored(flat)
         off = np.rint(np.abs(exact - desk.values(flat)) * ERROR_UNITS).astype(np.int64)
-        out.errors += (len(off), int((off**2).sum()), 0)
-        out.errors[2] = max(out.errors[2], int(off.max()))
+        beyond = int((off > self.int8.slack * ERROR_UNITS).sum())
+        out.errors += (len(off), int((off**2).sum()), beyond, 0)
+        out.errors[3] = max(out.errors[3], int(off.max()))
         return exact
 
     def _note_closest(self, desk: Desk, out: Tails) -> None:

@@ -49,7 +49,7 @@ def curve(table: Sequence[dict[str, Any]]) -> bytes:
         axis.set_ylabel(label)
     for axis in axes[1]:
         axis.set_xlabel("predictions an image")
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.suptitle("square DDPM, circle DDIM, diamond DPM-Solver++ 2M, triangle UniPC, star student", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
