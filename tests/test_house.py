@@ -153,19 +153,13 @@ def test_every_document_is_reachable_and_no_link_is_broken():
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
-    """Both blocks, word for word, on a tiny model: four pictures come out, and an FDR with its interval."""
+    """Both blocks, word for word, with the shipped generator: four pictures come out, and an FDR with its interval."""
     import numpy as np
 
-    from negface import ContextBank, NegFaceDiffPipeline
-    from negface.models.autoencoder import VQAutoencoder
-    from negface.models.unet import IDiffUNet
+    from negface import ContextBank
 
-    unet = IDiffUNet(in_channels=2, sample_size=8, initial_channels=32, channel_multipliers=(1, 1),
-                     is_attention=(False, True), context_input=16, context_channels=32)
-    vae = VQAutoencoder(image_size=16, latent_channels=2, channels=32, multipliers=(1, 1), blocks=1, codebook_size=64)
-    NegFaceDiffPipeline(unet=unet, vae=vae).save_pretrained(tmp_path / "model")
     rng = np.random.default_rng(0)
-    ContextBank.from_vectors(rng.normal(size=(6, 16)), normalise=True).save(tmp_path / "bank.safetensors")
+    ContextBank.from_vectors(rng.normal(size=(6, 128)), normalise=True).save(tmp_path / "bank.safetensors")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
@@ -173,7 +167,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     for block in blocks:
         exec(block, names)
     assert len(names["images"]) == 4
-    assert names["images"][0].size == (16, 16)
+    assert names["images"][0].size == (64, 64)
     assert names["result"].n_images == 12
 
 
@@ -189,3 +183,18 @@ def test_the_commands_of_the_readme_are_understood():
         options = {option for parameter in known[path].params for option in parameter.opts} if path else set()
         faults += [f"{' '.join(words)}: {word}" for word in words if word.startswith("--") and word not in options]
     assert faults == []
+
+
+@pytest.mark.slow
+def test_the_readme_by_hand_gives_a_dataset_and_its_verdict(tmp_path, monkeypatch, negface):
+    """The block under "By hand", word for word: 200 pictures, FDR and adherence with intervals."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text().split("By hand", 1)[1].replace("\\\n", " ")
+    lines = re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1].strip().splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        code, out, err = negface(*line.split()[1:])
+        assert code == 0, err
+    assert len(list((tmp_path / "dataset").rglob("*.jpg"))) == 200
+    assert re.search(r"FDR +[0-9.]+ +\[[0-9.]+, [0-9.]+\]", out)
+    assert re.search(r"adherence +0\.[0-9]+ +\[", out)

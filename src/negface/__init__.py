@@ -21,6 +21,7 @@ _LAZY = {
     "evaluation": ("negface.evaluation", None),
     "models": ("negface.models", None),
     "sampling": ("negface.sampling", None),
+    "shipped": ("negface.experiments.assets", "load"),
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]

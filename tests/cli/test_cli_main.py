@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 
+from negface import shipped
 from negface.cli import common, main
 from negface.cli.common import JsonOption
 from negface.foundation.errors import IncompleteError, InputError
@@ -60,6 +61,16 @@ def test_verbose_shows_where_it_came_from_wherever_it_stands(monkeypatch, negfac
 def test_verbose_after_two_dashes_is_an_argument():
     assert main.take_verbose(["a", "--", "--verbose"]) == (["a", "--", "--verbose"], False)
     assert main.take_verbose(["a", "--verbose", "--", "b"]) == (["a", "--", "b"], True)
+
+
+def test_shipped_files_stand_wherever_a_file_can(negface):
+    judge = str(shipped("judge"))
+    assert main.find_shipped(["a", "shipped:judge", "--x=shipped:judge", "f,least=0.3,recognizer=shipped:judge"]) == [
+        "a", judge, f"--x={judge}", f"f,least=0.3,recognizer={judge}"]
+    for other in ("folder/shipped:judge", "notshipped:judge"):
+        assert main.find_shipped([other]) == [other]
+    code, _, err = negface("embed", "faces", "--recognizer", "shipped:jugde", "--out", "x.npz")
+    assert (code, "did you mean 'judge'" in err) == (2, True)
 
 
 def test_unknown_command_gets_a_suggestion(negface):

@@ -9,6 +9,7 @@ import errno
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -131,6 +132,9 @@ def negface(
     Identity contexts go in; images go through a diffusion model that is steered towards one identity and away from
     another (NegFaceDiff); a verdict comes out: how separable, how diverse, how true to the identities, with intervals.
 
+    Models that ship with the package can stand wherever a file can: shipped:generator, shipped:conditioner,
+    shipped:judge, shipped:analyser, shipped:embeddings-conditioner, shipped:embeddings-judge, shipped:people.
+
     Example: negface contexts uniform --n 1000 --dim 512 --seed 0 --out bank.safetensors
     """
 
@@ -140,6 +144,16 @@ def take_verbose(arguments: Sequence[str]) -> tuple[list[str], bool]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     head = [item for item in arguments[:end] if item != "--verbose"]
     return [*head, *arguments[end:]], len(head) < end
+
+
+def find_shipped(arguments: Sequence[str]) -> list[str]:
+    """``shipped:NAME``, as an argument or behind ``=``, becomes the path of that file of the package."""
+    if not any("shipped:" in item for item in arguments):
+        return list(arguments)
+    from negface import shipped
+
+    return [re.sub(r"(^|=)shipped:([\w-]*)", lambda found: f"{found[1]}{shipped(found[2])}", item)
+            for item in arguments]
 
 
 def run(arguments: Sequence[str], *, verbose: bool = False) -> int:
@@ -174,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: run, and turn every error into one line and an exit code."""
     arguments, verbose = take_verbose(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        return run(arguments or ["--help"], verbose=verbose)
+        return run(find_shipped(arguments) or ["--help"], verbose=verbose)
     except typer.Exit as leave:
         return leave.exit_code
     except (KeyboardInterrupt, typer.Abort):
