@@ -16,12 +16,13 @@ from negface.experiments.compare import (
     at_equal,
     common_target,
     curves,
+    each_other,
     interpolate,
     spearman,
     to_baseline,
     to_unvaried,
 )
-from negface.experiments.intervals import Measured, estimate, holm
+from negface.experiments.intervals import Measured, Spread, estimate, holm
 from negface.experiments.outcome import _equal_company, _usefulness
 from negface.experiments.references import shuffled
 from negface.experiments.stages import adherence_replicates
@@ -74,10 +75,50 @@ def test_strategies_that_trade_alike_are_equal_at_equal_diversity_though_not_at_
     assert at_w["far", 1.0].value > at_w["close", 1.0].value
     made, _ = curves(cells, "diversity", "fdr")
     target = common_target(made)
-    assert target == pytest.approx(0.8)  # half way to where the shorter curve ends, 0.6
+    assert target == pytest.approx(0.7)  # half way to 0.4, the middle of where the curves end
     each, ratios = at_equal(made, target, "close")
     assert each["far"].value == pytest.approx(each["close"].value)
     assert ratios["far"].value == pytest.approx(1.0)
+
+
+def test_a_curve_that_hardly_moves_does_not_decide_where_the_others_are_compared():
+    made, _ = curves(grid({"far": (0.8, 2.0), "close": (0.4, 2.0), "still": (0.01, 2.0)}), "diversity", "fdr")
+    target = common_target(made)
+    assert target == pytest.approx(0.8)
+    assert set(at_equal(made, target, "close")[0]) == {"far", "close"}
+
+
+def taught(name, weight, accuracies):
+    return [Measured(name, weight, seed, {"fdr": replicates(2.0 + weight, 0.01), "diversity": replicates(1 - weight / 4),
+                                          "student_accuracy": replicates(value)})
+            for seed, value in enumerate(accuracies)]
+
+
+def test_strategies_are_tested_against_each_other_by_the_spread_that_all_runs_show():
+    cells = [*taught("baseline", 0.0, (0.80, 0.81, 0.79)), *taught("far", 0.5, (0.801, 0.809, 0.792)),
+             *taught("null-learned", 0.5, (0.85, 0.86, 0.841)), *taught("random", 0.5, (0.802, 0.811, 0.79)),
+             *taught("far", 2.0, (0.5,)), *taught("far + angular-0.6", 0.5, (0.7, 0.71, 0.69))]
+    found = each_other(cells, "student_accuracy", ratio=False)
+    assert list(found) == [(("far", 0.5), ("null-learned", 0.5)), (("far", 0.5), ("random", 0.5)),
+                           (("null-learned", 0.5), ("random", 0.5))]
+    assert [item.sure for item in found.values()] == [True, False, True]
+    assert found[("far", 0.5), ("null-learned", 0.5)].value == pytest.approx(-0.0497, abs=1e-3)
+    alike = each_other([*cells[:3], *taught("far", 0.5, (0.80, 0.86, 0.79)),
+                           *taught("null-learned", 0.5, (0.85, 0.81, 0.841))], "student_accuracy", ratio=False)
+    assert [item.sure for item in alike.values()] == [False]
+    assert each_other([cell for cell in cells if cell.seed == 0], "fdr", ratio=True) == {}
+
+
+def test_students_at_equal_diversity_differ_by_no_more_than_their_runs_do():
+    cells = [*taught("baseline", 0.0, (0.80,)), *taught("far", 0.5, (0.81,)), *taught("far", 1.0, (0.80,)),
+             *taught("close", 0.5, (0.82,)), *taught("close", 1.0, (0.84,))]
+    made, _ = curves(cells, "diversity", "student_accuracy")
+    target = common_target(made)
+    for deviation, sure in ((0.001, True), (0.05, False)):
+        _, differences = at_equal(made, target, "far", Spread(deviation, 14))
+        assert differences["close"].value == pytest.approx(0.01)
+        assert differences["close"].sure == sure
+    assert at_equal(made, target, "far")[1]["close"].p is None
 
 
 def test_a_planted_advantage_is_found_at_equal_diversity():

@@ -51,19 +51,43 @@ def against(cells: Sequence[Measured], metric: str, reference: Reference, *,
     """Every setting's metric over (``ratio``) or minus its reference's, over the seeds both have; Holm-adjusted."""
     have = [cell for cell in cells if metric in cell.values]
     spread = None if ratio else spread_of_runs(have, metric)
-    found: dict[tuple[str, float], Estimate] = {}
-    for name, weight in dict.fromkeys((cell.name, cell.weight) for cell in have):
-        other = reference(name, weight)
-        groups = [group(have, *place) for place in ((name, weight), other)] if other is not None else []
-        seeds = common_seeds(*groups)
-        if not seeds:
-            continue
-        mine, plain = (over_seeds(each, metric, seeds) for each in groups)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            difference = mine / plain if ratio else mine - plain
-        null = float(ratio) if tested(metric, seeds, spread) else None
-        found[name, weight] = estimate(difference, len(seeds), null, spread)
-    return holm(found)
+    others = {place: reference(*place) for place in _places(have)}
+    found = {place: _held(have, metric, place, other, ratio=ratio, spread=spread)
+             for place, other in others.items() if other is not None}
+    return holm({place: item for place, item in found.items() if item is not None})
+
+
+Place = tuple[str, float]
+"""A setting: its name and weight."""
+
+
+def each_other(cells: Sequence[Measured], metric: str, *, ratio: bool) -> dict[tuple[Place, Place], Estimate]:
+    """The metric of every setting over (``ratio``) or minus every later one's, among those without variation that have
+    most seeds, the baseline left out; Holm-adjusted for the number of pairs. Empty where most is one."""
+    have = [cell for cell in cells if metric in cell.values and cell.name != BASELINE and VARIED not in cell.name]
+    seeds = {place: len(group(have, *place)) for place in _places(have)}
+    compared = [place for place, count in seeds.items() if count == max(seeds.values()) > 1]
+    spread = None if ratio else spread_of_runs([cell for cell in cells if metric in cell.values], metric)
+    found = {(mine, other): _held(have, metric, mine, other, ratio=ratio, spread=spread)
+             for number, mine in enumerate(compared) for other in compared[number + 1:]}
+    return holm({pair: item for pair, item in found.items() if item is not None})
+
+
+def _places(cells: Sequence[Measured]) -> list[Place]:
+    return list(dict.fromkeys((cell.name, cell.weight) for cell in cells))
+
+
+def _held(cells: Sequence[Measured], metric: str, mine: Place, other: Place, *, ratio: bool,
+          spread: Spread | None) -> Estimate | None:
+    """One setting's metric over or minus another's, over the seeds both have; None without such a seed."""
+    groups = [group(cells, *place) for place in (mine, other)]
+    seeds = common_seeds(*groups)
+    if not seeds:
+        return None
+    a, b = (over_seeds(each, metric, seeds) for each in groups)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = a / b if ratio else a - b
+    return estimate(difference, len(seeds), float(ratio) if tested(metric, seeds, spread) else None, spread)
 
 
 def spread_of_runs(cells: Sequence[Measured], metric: str) -> Spread | None:
@@ -148,29 +172,34 @@ def interpolate(curve: Curve, target: float) -> np.ndarray:
 
 
 def common_target(made: Sequence[Curve]) -> float | None:
-    """The x that most curves can be compared at: half way from the baseline to the end of the shortest curve, in the
-    direction most curves go. None without two curves in that direction."""
+    """The x at which curves are compared: half way from the baseline to the end of the middle curve by length, in the
+    direction most curves go; a curve that hardly moves is left behind. None without two curves in that direction."""
     if len(made) < 2:
         return None
     start = made[0].x[0, 0]
     reaches = [item.x[:, 0][np.abs(item.x[:, 0] - start).argmax()] - start for item in made]
     sign = np.sign(np.sum(np.sign(reaches))) or np.sign(reaches[0])
     along = [abs(reach) for reach in reaches if np.sign(reach) == sign]
-    return float(start + sign * min(along) / 2) if len(along) > 1 and min(along) > 0 else None
+    return float(start + sign * np.median(along) / 2) if len(along) > 1 and min(along) > 0 else None
 
 
-def at_equal(made: Sequence[Curve], target: float, reference: str) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Every curve's ``y`` at ``x = target``, and its ratio to the reference curve's, paired and Holm-adjusted."""
+def at_equal(made: Sequence[Curve], target: float, reference: str,
+             spread: Spread | None = None) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Every curve's ``y`` at ``x = target``, and its ratio to the reference curve's, paired and Holm-adjusted.
+
+    With the ``spread`` of training runs it is the difference, and holds what other runs would change: that of two
+    points, which is no less than that of two values between points.
+    """
     values = {item.name: interpolate(item, target) for item in made}
     runs = {item.name: len(item.seeds) for item in made}
     each = {name: estimate(value, runs[name]) for name, value in values.items() if np.isfinite(value[0])}
     if reference not in each:
         return each, {}
-    null = 1.0 if tested(made[0].metric, made[0].seeds, None) else None
+    null = float(spread is None) if tested(made[0].metric, made[0].seeds, spread) else None
+    theirs = values[reference]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = {(name, 0.0): estimate(values[name] / values[reference], runs[name], null)
-                  for name in each if name != reference}
-    return each, {name: item for (name, _), item in holm(ratios).items()}
+        return each, holm({name: estimate(values[name] / theirs if spread is None else values[name] - theirs,
+                                          runs[name], null, spread) for name in each if name != reference})
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,7 @@ def student_t(t: np.ndarray, freedom: int) -> np.ndarray:
     return (1 + within) / 2
 
 
-def holm(found: Mapping[tuple[str, float], Estimate]) -> dict[tuple[str, float], Estimate]:
+def holm(found: Mapping[Any, Estimate]) -> dict[Any, Estimate]:
     """The same with p-values adjusted for their number (Holm 1979)."""
     order = sorted((key for key, item in found.items() if item.p is not None), key=lambda key: found[key].p or 0)
     adjusted, worst = {}, 0.0

@@ -21,6 +21,7 @@ from .compare import (
     common_seeds,
     common_target,
     curves,
+    each_other,
     group,
     spearman,
     spread_of_runs,
@@ -211,6 +212,11 @@ def _sureties(cells: Sequence[Measured]) -> list[str]:
         if found:
             parts = "; ".join(f"{verdict}: {_listed(places)}" for verdict, places in sorted(verdicts.items()))
             said.append(f"{MEANING[metric][0].upper()}{MEANING[metric][1:]} against the baseline, {parts}.")
+    pairs = each_other(cells, "student_accuracy", ratio=False)
+    if pairs:
+        above = [(pair if item.value > 0 else pair[::-1]) for pair, item in pairs.items() if item.sure]
+        said.append(f"Student accuracy of strategies against each other, surely higher ({len(above)} of {len(pairs)} "
+                    f"pairs): {'; '.join(' than '.join(map(_named, pair)) for pair in above) or 'none'}.")
     return said
 
 
@@ -224,8 +230,8 @@ def _listed(places: Sequence[tuple[str, float]]) -> str:
 
 
 def _equal_w(cells: Sequence[Measured]) -> list[dict[str, Any]]:
-    """At equal w: against the baseline; with variation against without."""
-    return [*_against(cells, to_baseline, "At equal w, against the baseline"),
+    """At equal w: against the baseline; strategies against each other; with variation against without."""
+    return [*_against(cells, to_baseline, "At equal w, against the baseline"), *_each_other(cells),
             *_against(cells, to_unvaried, "Variation of the context, against the same strategy without")]
 
 
@@ -249,6 +255,23 @@ def _against(cells: Sequence[Measured], reference: Reference, title: str) -> lis
     return [table] if rows else []
 
 
+def _each_other(cells: Sequence[Measured]) -> list[dict[str, Any]]:
+    """The ranking of strategies: every pair of those with most seeds, and with a student where some have one."""
+    taught = [cell for cell in cells if "student_accuracy" in cell.values] or cells
+    students = each_other(taught, "student_accuracy", ratio=False)
+    rows = [[*map(_named, pair), str(item.runs), _number(item, 2), _p(item),
+             _number(students.get(pair), 3, signed=True), _p(students.get(pair))]
+            for pair, item in each_other(taught, "fdr", ratio=True).items()]
+    table = {"title": "Strategies against each other", "columns": [
+        "strategy", "against", "seeds", "FDR ratio", "p", "student accuracy difference", "p"], "rows": rows, "say":
+        "Paired and adjusted as above, for the number of pairs."}
+    return [table] if rows else []
+
+
+def _named(place: tuple[str, float]) -> str:
+    return f"{place[0]}, w = {place[1]:g}"
+
+
 def _of_students(spread: Spread | None) -> str:
     if spread is None:
         return "A student's difference over one seed is of the folds alone, and not tested."
@@ -267,23 +290,30 @@ def _equal_company(cells: Sequence[Measured]) -> list[dict[str, Any]]:
             if target is None:
                 continue
             reference = "null-learned" if any(item.name == "null-learned" for item in made) else made[0].name
-            each, ratios = at_equal(made, target, reference)
-            rows = [[item.name, _number(each.get(item.name), 3), _number(ratios.get(item.name), 3),
-                     _p(ratios.get(item.name))] for item in made]
+            spread = spread_of_runs(cells, y)
+            each, ratios = at_equal(made, target, reference, spread)
+            how = "ratio to" if spread is None else "difference to"
+            rows = [[item.name, _number(each.get(item.name), 3),
+                     _number(ratios.get(item.name), 3, signed=spread is not None), _p(ratios.get(item.name))]
+                    for item in made]
             tables.append({
                 "title": f"{MEANING[y][0].upper()}{MEANING[y][1:]} at equal {x} ({target:.4g})",
-                "columns": ["strategy", MEANING[y], f"ratio to {reference}", "p"], "rows": rows,
+                "columns": ["strategy", MEANING[y], f"{how} {reference}", "p"], "rows": rows,
                 "say": f"Each strategy is followed along w from the baseline until its {x} is {target:.4g}, half way "
-                       f"to the end of the shortest curve; – where it never is. {_whose(made[0].seeds)}"
+                       f"to the end of the middle curve by length; – where it never is. "
+                       f"{_whose(made[0].seeds, spread)}"
                        + (f" Could not be compared: {'; '.join(map(' '.join, _reasons(left_out)))}."
                           if left_out else "")})
     return tables
 
 
-def _whose(seeds: Sequence[int]) -> str:
+def _whose(seeds: Sequence[int], spread: Spread | None) -> str:
     named = ", ".join(map(str, seeds))
     if len(seeds) > 1:
         return f"Over the seeds that all points share: {named}."
+    if spread is not None:
+        return (f"All points share seed {named} alone; the difference holds what another training run would change, "
+                "the accuracy does not.")
     return f"All points share seed {named} alone, so nothing here holds what another run would change."
 
 

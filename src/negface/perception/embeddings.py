@@ -98,7 +98,10 @@ def write_embeddings(path: str | os.PathLike, embeddings: np.ndarray, labels: np
 
 
 def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a (checked) safetensors file as read-only memory maps: 8 bytes header length, JSON header, data."""
+    """Arrays of a (checked) safetensors file as memory maps: 8 bytes header length, JSON header, data.
+
+    Copy on write: torch warns of arrays that cannot be written, and nothing written to these reaches the file.
+    """
     with open(path, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         header = json.loads(handle.read(length))
@@ -110,7 +113,7 @@ def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
         if dtype is None:
             raise FormatError(f"{key} are {header[key]['dtype']}", where=path, fix="save float32 and int64")
         shape, (start, end) = tuple(header[key]["shape"]), header[key]["data_offsets"]
-        arrays[key] = np.memmap(path, dtype, "r", 8 + length + start, shape) if end > start else np.zeros(shape, dtype)
+        arrays[key] = np.memmap(path, dtype, "c", 8 + length + start, shape) if end > start else np.zeros(shape, dtype)
     return arrays
 
 
