@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_run import PEOPLE, PICTURES, SIZE, TABLE
 
+from negface.evaluation.provenance import people_text
 from negface.experiments.demo_faces import write_faces
 from tiny_onnx import write_linear
 
@@ -17,7 +18,8 @@ from tiny_onnx import write_linear
 def recogniser(folder: Path, name: str, dim: int, seed: int) -> Path:
     """A linear recogniser with its declaration beside it."""
     path = write_linear(folder / f"{name}.onnx", size=SIZE, dim=dim, seed=seed)
-    declared = {"name": name, "size": [SIZE, SIZE], "channels": "RGB", "mean": 127.5, "std": 127.5, "dim": dim}
+    declared = {"name": name, "size": [SIZE, SIZE], "channels": "RGB", "mean": 127.5, "std": 127.5, "dim": dim,
+                "trained_on": people_text(["nobody-1", "nobody-2"])}
     (folder / f"{name}.onnx.json").write_text(json.dumps(declared))
     return path
 

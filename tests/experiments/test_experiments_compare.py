@@ -89,9 +89,9 @@ def test_a_curve_that_hardly_moves_does_not_decide_where_the_others_are_compared
 
 
 def taught(name, weight, accuracies):
-    return [Measured(name, weight, seed, {"fdr": replicates(2.0 + weight, 0.01), "diversity": replicates(1 - weight / 4),
-                                          "student_accuracy": replicates(value)})
-            for seed, value in enumerate(accuracies)]
+    return [Measured(name, weight, seed, {
+        "fdr": replicates(2.0 + weight, 0.01), "diversity": replicates(1 - weight / 4),
+        "student_accuracy": replicates(value)}) for seed, value in enumerate(accuracies)]
 
 
 def test_strategies_are_tested_against_each_other_by_the_spread_that_all_runs_show():

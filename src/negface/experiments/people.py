@@ -105,16 +105,17 @@ def check_judge_training(judge: Declaration, people: Mapping[str, Iterable[str]]
     """Refuse a judge that was trained on people it is to measure: it knows them, and tells them apart too well.
 
     Args:
-        judge: its declaration; one that names nobody is not checked.
+        judge: its declaration; of one that names nobody it is said that it was not checked.
         people: names of people, by what they are for.
 
     Returns, where ``force`` lets it pass, a warning for each group with such people; else ``MismatchError``.
     """
-    said = []
-    for what, names in people.items():
-        known = check_unseen(judge, names, benchmark=what, force=force)["trained_on_test_people"]
-        if known:
-            said.append(f"the judge was trained on {known} of the people of {what}")
+    known = {what: check_unseen(judge, names, benchmark=what, force=force)["trained_on_test_people"]
+             for what, names in people.items()}
+    said = [f"the judge was trained on {count} of the people of {what}" for what, count in known.items() if count]
+    if None in known.values():
+        said.append(f"the judge says no names of those it was trained on ({judge.trained_on}): it was not checked that "
+                    "the people it measures are new to it")
     return said
 
 
