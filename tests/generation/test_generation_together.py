@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from negface.foundation.errors import InputError
-from negface.generation import Tools, generate, machine, ray_engine
+from negface.foundation.errors import IncompleteError, InputError
+from negface.generation import Tools, generate, local, machine, ray_engine, workers
 from negface.generation.claims import claim
 from negface.generation.publish import Folder, prepare
 from negface.generation.soundness import unpublish_broken
@@ -276,6 +277,23 @@ def test_a_cluster_on_which_no_task_fits_is_refused(pool_on, monkeypatch, option
     monkeypatch.setattr("negface.generation.planning.processor", lambda device: "any")
     with pytest.raises(InputError, match=wanted):
         pool_on(Cluster({"a": {"CPU": 2}, "b": {"CPU": 2}}), **options)
+
+
+@pytest.mark.process
+def test_a_unit_that_kills_whoever_writes_it_is_set_aside_and_no_other(made, digests, monkeypatch):
+    options = {"n": 6, "unit_images": 3, "run": {"workers": 2}}
+    _, whole = made("whole", n=6, unit_images=3)
+    with monkeypatch.context() as patch:
+        publish = workers.publish_harvest
+        patch.setattr(local, "START", "fork")
+        patch.setattr(workers, "publish_harvest", lambda folder, inputs, unit, harvest: os._exit(9)
+                      if unit.number == 5 else publish(folder, inputs, unit, harvest))
+        with pytest.raises(IncompleteError, match=r"1 of 6 units .* a worker died on it .* \(3 attempts\)"):
+            made("set", **options)
+    said = json.loads((whole.parent / "set" / "status.json").read_text())
+    assert [item["unit"] for item in said["set_aside"]] == [5]
+    assert sum(share["deaths"] for share in said["workers"]) == 3
+    assert digests(made("set", **options)[1]) == digests(whole)
 
 
 def test_what_a_killed_writer_left_is_not_in_the_finished_dataset(made, digests, planned):

@@ -77,7 +77,8 @@ class Dispatcher:
         elif event.kind == BUSY:
             self.busy.append(self.units[event.unit])
         elif event.kind in (FAILED, LOST):
-            self.status.lost(event.worker, event.unit, died=event.kind == LOST)
+            charged = event.value[0] is not None
+            self.status.lost(event.worker, event.unit, died=charged and event.kind == LOST)
             self._again_or_aside(event)
         elif event.kind == FATAL:
             message, exit_code = event.value

@@ -138,19 +138,22 @@ class LocalPool:
             member.sampling, member.writing = None, {}
 
     def _bury(self, member: _Member) -> Iterator[Event]:
-        """What a dead worker leaves: the unit it sampled is charged with the death, those being written are not."""
+        """What a dead worker leaves: one unit is charged with the death, the one it sampled, else the one it wrote."""
         member.process.join()
         member.channel.close()
         code, member.channel = member.process.exitcode, None
         sampling, member.sampling = member.sampling, None
         writing, member.writing = member.writing, {}
+        said = f"a worker died on it (exit code {code})"
+        to_say = None if sampling is not None else said
         for unit in writing.values():
             if self._folder.published(unit):
                 yield Event(PUBLISHED, member.name, unit.number, {})
             else:
-                yield Event(LOST, member.name, unit.number, (None, True))
+                yield Event(LOST, member.name, unit.number, (to_say, True))
+                to_say = None
         if sampling is not None:
-            yield Event(LOST, member.name, sampling.number, (f"a worker died on it (exit code {code})", True))
+            yield Event(LOST, member.name, sampling.number, (said, True))
 
     def close(self) -> None:
         """Let idle workers end, and end the others."""
