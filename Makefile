@@ -45,7 +45,7 @@ lint: $(INSTALLED)  ## ruff, and the contract of the layers
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/lint-imports
 
-BENCHMARKS := released_recipe savings denoiser decoders reuse separability scoring negative_selection training \
+BENCHMARKS := released_recipe savings denoiser decoders reuse generation separability scoring negative_selection training \
 	recognition_training population population_likeness dataset_conversion
 bench: $(INSTALLED)  ## one table: ours against the released recipe and pyeer; then every other benchmark
 	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done

@@ -1,11 +1,13 @@
 """Speed of recognition training: our loop against a plain fp32 eager loop of the same network, batch and pictures.
 
     python benchmarks/recognition_training.py                                   # recipes/recognition-student64.toml
+    python benchmarks/recognition_training.py --recipe recipes/experiment-population.toml        # its student
     python benchmarks/recognition_training.py --recipe recipes/recognition-arcface.toml --batch 32 --json result.json
 
-Both take steps in turn on the same decoded pictures: mirror, normalise, forward, backward, clip, SGD. Ours is the step
-of `negface train recognition` (bf16 autocast, channels last, fused SGD); the plain loop is what one writes first. The
-ratio is of the best times. The forward pass is counted by torch on the meta device, a step is taken as three of them.
+Both take steps in turn on the same decoded pictures: mirror, normalise, forward, backward, clip, the recipe's kind of
+update (SGD or AdamW). Ours is the step of `negface train recognition` (bf16 autocast, channels last, fused update); the
+plain loop is what one writes first. The ratio is of the best times. The forward pass is counted by torch on the meta
+device, a step is taken as three of them.
 """
 
 from __future__ import annotations
@@ -22,15 +24,23 @@ from measuring import best_seconds, machine, peak_rate, print_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from negface import datasets
+from negface.experiments.grid import load_experiment
 from negface.perception import Declaration
 from negface.training.loop import KeyedOrder
-from negface.training.recipe import RecognitionRecipe, load_recipe
+from negface.training.recipe import RecognitionRecipe, load_recipe, read_toml
 from negface.training.recognition import RecognitionTask, make_backbone
 from negface.training.recognition_course import resolved
 from negface.training.recognition_data import Pictures
 from negface.training.trainers import make_accelerator
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "recognition-student64.toml"
+
+
+def recognition_recipe(path: Path) -> RecognitionRecipe:
+    """A recipe of ``negface train recognition``, or the student of an experiment's recipe."""
+    if "student" in read_toml(path):
+        return load_experiment(path).student.recipe
+    return load_recipe(RecognitionRecipe, path)
 
 
 def noise_folder(root: Path, people: int, shots: int, size: int) -> Path:
@@ -60,14 +70,18 @@ def ours(recipe: RecognitionRecipe, pictures: Pictures, steps: int, out: Path) -
 
 
 def plain(recipe: RecognitionRecipe, pictures: Pictures, steps: int) -> Callable[[], None]:
-    """``steps`` steps as one writes them first: fp32, the default layout, the default optimiser."""
+    """``steps`` steps as one writes them first: fp32, the default layout, torch's default form of the update."""
     from negface.training.heads import make_head
 
     device, batch = "cuda" if torch.cuda.is_available() else "cpu", recipe.train.batch
     backbone = make_backbone(recipe).to(device).train()
     head = make_head(recipe.head.name, len(pictures.names), recipe.model.dim, **recipe.head.options).to(device)
     parameters = [*backbone.parameters(), *head.parameters()]
-    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=recipe.momentum, weight_decay=recipe.train.weight_decay)
+    options = {"lr": 1e-3, "weight_decay": recipe.train.weight_decay}
+    if recipe.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(parameters, betas=recipe.train.betas, **options)
+    else:
+        optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **options)
     order = KeyedOrder(len(pictures), batch, recipe.train.seed)
 
     def work() -> None:
@@ -95,17 +109,18 @@ def forward_flop(recipe: RecognitionRecipe) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="of a recognition training or of an experiment")
     parser.add_argument("--batch", type=int, help="in place of the recipe's")
     parser.add_argument("--steps", type=int, default=4, help="steps a timing")
     parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
-    recipe = load_recipe(RecognitionRecipe, options.recipe)
+    recipe = recognition_recipe(options.recipe)
     batch = options.batch or recipe.train.batch
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch": batch})})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"machine: {machine(device)}\nwork: {options.steps} steps of {batch} pictures, {options.recipe.name}")
+    print(f"machine: {machine(device)}\nwork: {options.steps} steps of {batch} pictures, {options.recipe.name}, "
+          f"{recipe.optimizer}")
     with tempfile.TemporaryDirectory() as folder:
         faces = noise_folder(Path(folder) / "faces", 64, 8, recipe.model.image_size)
         pictures = Pictures(datasets.open(faces), np.arange(512), recipe.model.image_size, recipe.data)
@@ -126,7 +141,8 @@ def main() -> None:
     print(f"ratio: {slow / fast:.2f}")
     if options.json:
         with open(options.json, "w") as handle:
-            json.dump({"machine": machine(device), "recipe": options.recipe.name, "rows": rows, "ratio": slow / fast},
+            json.dump({"machine": machine(device), "recipe": options.recipe.name,
+                       "optimizer": recipe.optimizer, "rows": rows, "ratio": slow / fast},
                       handle, indent=2)
 
 

@@ -121,9 +121,10 @@ def test_scoring_writes_every_row_as_a_table(benchmark, monkeypatch, tmp_path):
     assert lines[0] == "# python benchmarks/scoring.py --identities 30 --images 4 --dim 32 --threads 3 --skip-pass"
     assert ", 3 threads, " in lines[1]
     rows = list(csv.DictReader(lines[2:]))
-    assert [row["what"] for row in rows] == ["unit length, order", "moments", "moments, jackknife"]
+    assert [row["what"] for row in rows] == [
+        "brought to unit length", "found of unit length", "moments", "moments, jackknife"]
     assert {row["images"] for row in rows} == {"120"}
-    assert [bool(row["share_of_peak"]) for row in rows] == [False, True, True]
+    assert [bool(row["share_of_peak"]) for row in rows] == [False, False, True, True]
 
 
 @pytest.fixture

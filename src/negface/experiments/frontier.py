@@ -135,7 +135,8 @@ def verdict(table: Sequence[dict[str, Any]]) -> str:
     return (f"Default preset: {chosen['setting']} ({chosen['predictions']} predictions an image, "
             f"{reference['predictions'] / chosen['predictions']:.0f} times fewer than {REFERENCE}): the cheapest of "
             f"{len(table) - len(others)} settings whose FDR, EER and diversity intervals all overlap those of "
-            f"{REFERENCE} (FDR {_bracket(chosen, 'fdr')} against {_bracket(reference, 'fdr')}).{also}")
+            f"{REFERENCE} (FDR {_bracket(chosen, 'fdr')} against {_bracket(reference, 'fdr')}; paired, on the seed "
+            f"both have, {_bracket(chosen, 'fdr_ratio')} of it).{also}")
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:

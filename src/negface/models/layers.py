@@ -192,7 +192,7 @@ class Attention(nn.Module):
         return flat.reshape(n, self.heads, channels // self.heads, length).transpose(2, 3)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a source ``[n, c, length]``; for contexts computed once per identity."""
+        """Keys and values of a source ``[n, c, length]``; for contexts computed once for all steps of a run."""
         return self.split(_linear(self.to_k, source)), self.split(_linear(self.to_v, source))
 
     def forward(self, hidden: Tensor, keys_values: tuple[Tensor, Tensor] | None = None) -> Tensor:

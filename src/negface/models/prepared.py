@@ -1,4 +1,4 @@
-"""What a denoiser computes ahead of its steps: from contexts once per identity, from timesteps once per schedule.
+"""What a denoiser computes ahead of its steps: from contexts and from timesteps, once for all steps of a run.
 
 Values, not modules: they hold tensors of one denoiser and are meaningless to another.
 """
