@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter, deque
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from negface.generation.finishing import DEPTH, Line
 from negface.generation.plan import Unit
 from negface.generation.run import parse_shard
 from negface.generation.status import Status
+from negface.generation.units import make_unit
 from negface.generation.workers import FAILED, LOST, PUBLISHED, Event
 
 
@@ -263,7 +265,28 @@ def test_the_line_holds_so_many_batches_and_no_more():
     line.close()
 
 
-def test_the_next_batch_is_sampled_while_one_is_finished_and_the_next_unit_while_one_is_written(
+def test_the_next_batch_is_sampled_while_one_is_finished(planned):
+    plan, _ = planned(batch=2, images=4)
+    second, waited, batches = threading.Event(), [], []
+
+    def sample(batch):
+        batches.append(batch)
+        if len(batches) == 2:
+            second.set()
+        return np.zeros((len(batch), 8, 8, 3), np.uint8)
+
+    def finish(pictures, names):
+        waited.append(second.wait(20))
+        return [b"picture"] * len(pictures)
+
+    line = Line(depth=DEPTH)
+    harvest = make_unit(plan, plan.units()[0], sample, finish, line)
+    line.close()
+    assert waited == [True] * len(batches)
+    assert len(harvest.made) == 4 * len(plan.units()[0].labels)
+
+
+def test_the_next_unit_is_sampled_while_one_is_written(
         made, pipeline, monkeypatch):
     from negface.generation import workers
 
