@@ -189,7 +189,10 @@ def fairness(
     force: Force = False,
     json: JsonOption = None,
 ) -> None:
-    """Every measure by group: worst group, gap, intervals; each group within itself and at one threshold for all.
+    """Measures by group: worst group, gap, intervals; each group within itself and at one threshold for all.
+
+    Separability, verification, identification, diversity, adherence, leakage and attribute spreads; not fidelity, which
+    compares whole sets.
 
     Example: negface evaluate fairness judge.npz --groups people/labels.jsonl --by skin_tone --json fairness.json
     """
