@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from negface.foundation import registry
 from negface.foundation.errors import InputError
-from negface.models import backbones
+from negface.models import backbones, mobilefacenet
 
 NAMES = ("iresnet18", "iresnet34", "iresnet50", "iresnet100")
 
@@ -17,6 +17,74 @@ def test_backbones_are_registered_and_have_their_size(name, expected):
         model = registry.load("model", name)()
     assert sum(value.numel() for value in model.parameters()) == expected
     assert model(torch.zeros(2, 3, 112, 112, device="meta")).shape == (2, 512)
+
+
+def shapes(model):
+    counters = ("num_batches_tracked",)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith(counters)}
+
+
+def norm(name, channels):
+    return {f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("iresnet18", (2, 2, 2, 2)), ("iresnet34", (3, 4, 6, 3))])
+def test_the_shallow_residual_networks_have_the_published_keys_and_shapes(name, blocks):
+    """insightface, recognition/arcface_torch/backbones/iresnet.py."""
+    expected = {"conv1.weight": (64, 3, 3, 3), "prelu.weight": (64,), **norm("bn1", 64), **norm("bn2", 512),
+                "fc.weight": (512, 512 * 7 * 7), "fc.bias": (512,), **norm("features", 512)}
+    before = 64
+    for stage, (width, count) in enumerate(zip((64, 128, 256, 512), blocks, strict=True), 1):
+        for place in range(count):
+            block = f"layer{stage}.{place}"
+            expected |= {f"{block}.conv1.weight": (width, before, 3, 3), f"{block}.conv2.weight": (width, width, 3, 3),
+                         f"{block}.prelu.weight": (width,), **norm(f"{block}.bn1", before),
+                         **norm(f"{block}.bn2", width), **norm(f"{block}.bn3", width)}
+            if place == 0:
+                expected[f"{block}.downsample.0.weight"] = (width, before, 1, 1)
+                expected |= norm(f"{block}.downsample.1", width)
+            before = width
+    with torch.device("meta"):
+        assert shapes(registry.load("model", name)()) == expected
+
+
+TABLE_1 = [(2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1)]
+
+
+def test_mobilefacenet_has_the_shapes_of_its_table():
+    """arXiv 1804.07573, table 1: expansion, channels, repetitions, stride."""
+    expected = {"body.0.weight": (64, 3, 3, 3), **norm("body.1", 64), "body.2.weight": (64,),
+                "body.3.weight": (64, 1, 3, 3), **norm("body.4", 64), "body.5.weight": (64,)}
+    before, place = 64, 6
+    for expansion, width, repetitions, _ in TABLE_1:
+        for _ in range(repetitions):
+            hidden, block = expansion * before, f"body.{place}.layers"
+            expected |= {f"{block}.0.weight": (hidden, before, 1, 1), f"{block}.2.weight": (hidden,),
+                         f"{block}.3.weight": (hidden, 1, 3, 3), f"{block}.5.weight": (hidden,),
+                         f"{block}.6.weight": (width, hidden, 1, 1), **norm(f"{block}.1", hidden),
+                         **norm(f"{block}.4", hidden), **norm(f"{block}.7", width)}
+            before, place = width, place + 1
+    expected |= {f"body.{place}.weight": (512, 128, 1, 1), **norm(f"body.{place + 1}", 512),
+                 f"body.{place + 2}.weight": (512,), "whole.0.weight": (512, 1, 7, 7), **norm("whole.1", 512),
+                 "out.weight": (128, 512, 1, 1), **norm("norm", 128)}
+    with torch.device("meta"):
+        model = registry.load("model", "mobilefacenet")()
+    assert shapes(model) == expected
+    assert sum(value.numel() for value in model.parameters()) == 1_003_136
+    assert model(torch.zeros(2, 3, 112, 112, device="meta")).shape == (2, 128)
+
+
+def test_mobilefacenet_halves_the_side_and_adds_shortcuts_where_its_table_says():
+    with torch.device("meta"):
+        model = registry.load("model", "mobilefacenet")()
+        hidden, sides, shortcuts = torch.zeros(1, 3, 112, 112), [], []
+        for layer in model.body:
+            hidden = layer(hidden)
+            if isinstance(layer, mobilefacenet._Bottleneck):
+                sides.append(hidden.shape[2])
+                shortcuts.append(layer.residual)
+    assert sides == [28] * 5 + [14] * 7 + [7] * 3
+    assert shortcuts == [place not in (0, 5, 12) for place in range(15)]
 
 
 def test_a_backbone_of_another_size_and_length():

@@ -127,3 +127,16 @@ def test_low_resolution_is_a_resize_there_and_back(up, pictures):
     small = torch.nn.functional.interpolate(images, (7, 7), mode="bilinear", antialias=True, align_corners=False)
     expected = torch.nn.functional.interpolate(small, (SIZE, SIZE), mode=up, **options)
     torch.testing.assert_close(matrix @ images @ matrix.T, expected, atol=1e-2, rtol=1e-4)
+
+
+def test_light_is_pillows_brightness_and_then_its_contrast(pictures):
+    brightness = np.array([0.5, 0.7, 1, 1.2, 1.5, 0.9, 1.1, 1.3], np.float32)
+    factors = np.array([0.5, -0.5, 0, 0.3, -0.2, 0.1, 0.4, -0.4], np.float32)
+    whole, none = np.tile(np.array([0, 0, SIZE, SIZE]), (8, 1)), np.zeros(8, bool)
+    found = augment(pictures, {"flip": none, "box": whole, "side": np.full(8, SIZE), "up": np.zeros(8, int),
+                               "brightness": brightness, "contrast": factors})
+    for i, picture in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
+        lit = ImageEnhance.Brightness(Image.fromarray(picture)).enhance(float(brightness[i]))
+        expected = np.asarray(ImageEnhance.Contrast(lit).enhance(1 + float(factors[i])))
+        np.testing.assert_array_equal(found[i].permute(1, 2, 0).numpy(), expected)
+    assert torch.equal(found[2], pictures[2])

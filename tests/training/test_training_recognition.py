@@ -1,6 +1,9 @@
 """Recognition training: what it learns, resumes, validates, passes over and refuses."""
 
 import json
+import sys
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -83,6 +86,33 @@ def test_each_picture_of_a_batch_is_decoded_once(faces, tmp_path, monkeypatch):
     assert sorted(read) == sorted(np.concatenate([order.rows(step) for step in range(6)]).tolist())
 
 
+def test_the_threads_share_one_batch(faces, monkeypatch):
+    """Each waits for the other three to come to a picture of the only batch there is."""
+    together, real = threading.Barrier(4), Pictures._read
+    monkeypatch.setattr(Pictures, "_read", lambda self, place: together.wait(20) >= 0 and real(self, place))
+    pictures = Pictures(datasets.open(faces), np.arange(24), 32, RecognitionData(threads=4))
+    images, labels = pictures.batch(np.array([20, 3, 11, 7]))
+    assert labels.tolist() == [5, 0, 2, 1]
+    for image, row in zip(images, (20, 3, 11, 7), strict=True):
+        assert np.array_equal(image, datasets.open(faces)[row][0])
+    pictures.close()
+
+
+def test_a_batch_is_the_same_for_one_thread_and_for_eight(faces):
+    (faces / "0002/01.png").write_bytes(b"no picture")
+    places, found = np.array([9, 23, 9, 0, 4, 17, 10, 9, 2, 8, 8]), []
+    for threads in (1, 8):
+        pictures = Pictures(datasets.open(faces), np.arange(24), 32, RecognitionData(threads=threads, broken_share=0.1))
+        pictures.ahead(places)
+        pictures.ahead(places[:3])
+        found.append([*pictures.batch(places), *pictures.batch(places[:3]), *pictures.batch(places[5:])])
+        assert list(pictures.broken) == [9]
+        pictures.close()
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+    assert found[0][1].tolist() == [2, 5, 2, 0, 1, 4, 2, 2, 0, 2, 2]
+
+
 def test_best_weights_of_validation_are_kept_and_a_standstill_stops(faces, tmp_path):
     pairs, said = pairs_bin(tmp_path / "dev.bin"), []
     still = {"train": {"epochs": 40, "schedule": "plateau", "patience": 0, "learning_rate": 1e-9},
@@ -96,6 +126,64 @@ def test_best_weights_of_validation_are_kept_and_a_standstill_stops(faces, tmp_p
     assert verify(recognizer, open_pairs(pairs)).accuracy == pytest.approx(made["validation"], abs=1e-6)
     again = fit(faces, tmp_path / "out", **still)
     assert (again["steps"], again["resumed_at"]) == (made["steps"], made["steps"])
+
+
+class Scalars:
+    """What TensorBoard's writer would be told."""
+
+    told, folders = [], []
+
+    def __init__(self, folder):
+        self.folders.append(folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def add_scalar(self, key, value, step):
+        self.told.append((key, step, value))
+
+
+def tracked(faces, out):
+    """Six steps, an epoch of three steps: validation after the third and the sixth."""
+    said = []
+    fit(faces, out, say=said.append,
+        options={"track": True, "development": [pairs_bin(out.parent / "dev.bin")]})
+    expected = {(key, int(row["step"])): float(row[key])
+                for row in log_rows(out) for key in ("loss", "right", "gradient_norm", "learning_rate")}
+    accuracies = [float(line.split("accuracy ")[1].split(",")[0]) for line in said if "accuracy" in line]
+    return expected | {("validation", step): value for step, value in zip((3, 6), accuracies, strict=True)}
+
+
+def test_events_tell_every_logged_step_and_every_validation(faces, tmp_path, monkeypatch):
+    events = types.ModuleType("torch.utils.tensorboard")
+    events.SummaryWriter = Scalars
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", events)
+    monkeypatch.setattr(Scalars, "told", [])
+    monkeypatch.setattr(Scalars, "folders", [])
+    expected = tracked(faces, tmp_path / "out")
+    assert Scalars.folders == [str(tmp_path / "out/events")]
+    found = {(key, step): value for key, step, value in Scalars.told}
+    assert len(found) == len(Scalars.told) == 6 * 4 + 2
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_tensorboard_reads_the_events(faces, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    expected = tracked(faces, tmp_path / "out")
+    events = accumulator.EventAccumulator(str(tmp_path / "out/events"))
+    events.Reload()
+    found = {(key, event.step): event.value for key in events.Tags()["scalars"] for event in events.Scalars(key)}
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_events_without_tensorboard_are_refused_before_the_first_step(faces, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="TensorBoard is not installed"):
+        fit(faces, tmp_path / "out", options={"track": True})
+    assert not (tmp_path / "out/log.csv").exists()
 
 
 def course(schedule, n_items=80, **train):

@@ -153,6 +153,7 @@ class RecognitionTask:
         return tensor.float().sub_(MIDDLE).div_(MIDDLE).contiguous(memory_format=torch.channels_last)
 
     def step(self, step: int, rows: np.ndarray, rate: float) -> dict[str, float]:
+        self.pictures.ahead(rows)
         for later in range(step + 1, min(step + 1 + AHEAD, self.train.steps)):
             self.pictures.ahead(self.order.rows(later)[self.share])
         images, labels = self.pictures.batch(rows)

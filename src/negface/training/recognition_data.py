@@ -6,7 +6,6 @@ up to a stated share: its place is taken by the next readable picture of the set
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
@@ -51,7 +50,7 @@ class Pictures:
         self._kept = np.empty(shape, np.uint8) if fits else None
         self._have = np.zeros(len(rows), bool)
         self._pool = ThreadPoolExecutor(recipe.threads, thread_name_prefix="decode")
-        self._waiting: dict[bytes, Future] = {}
+        self._waiting: dict[bytes, tuple[np.ndarray, np.ndarray, list[Future]]] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -73,10 +72,15 @@ class Pictures:
                              "one person share", where=where, fix="give two or more pictures a person")
 
     def ahead(self, places: np.ndarray) -> None:
-        """Begin to decode a batch that will be asked for; one that was begun already is not begun again."""
+        """Begin to decode a batch that will be asked for, in one part a thread; one that was begun already is not
+        begun again."""
         key = places.tobytes()
-        if key not in self._waiting:
-            self._waiting[key] = self._pool.submit(self._decode, places)
+        if key in self._waiting:
+            return
+        images = np.empty((len(places), self.size, self.size, 3), np.uint8)
+        labels = np.empty(len(places), np.int64)
+        parts = zip(*(np.array_split(each, self.recipe.threads) for each in (places, images, labels)), strict=True)
+        self._waiting[key] = images, labels, [self._pool.submit(self._decode, *part) for part in parts]
 
     def batch(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pictures uint8 ``[n, S, S, 3]`` RGB and labels int64 ``[n]`` of places int64 ``[n]``.
@@ -84,20 +88,20 @@ class Pictures:
         Raises:
             InputError: more pictures cannot be read than the recipe passes over.
         """
-        waiting = self._waiting.pop(places.tobytes(), None)
-        return waiting.result() if waiting is not None else self._decode(places)
+        self.ahead(places)
+        images, labels, parts = self._waiting.pop(places.tobytes())
+        for part in parts:
+            part.result()
+        return images, labels
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _decode(self, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        images = np.empty((len(places), self.size, self.size, 3), np.uint8)
-        labels = np.empty(len(places), np.int64)
+    def _decode(self, places: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
         for i, place in enumerate(places):
             images[i], used = self._readable(int(place))
             labels[i] = self.labels[used]
-        return images, labels
 
     def _readable(self, place: int) -> tuple[np.ndarray, int]:
         """The picture of a place, or of the next one that can be read, and whose it is."""
