@@ -104,22 +104,28 @@ def main() -> None:
         if parameter.ndim > 1 and not parameter.any():  # layers that start at zero would hide every difference
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     everything = set(SAVINGS)
-    best, _ = measure(model, given.batch, given.device, everything, clock)
+    best, drawn = measure(model, given.batch, given.device, everything, clock)
     exact = everything - {"bfloat16"}
     _, reference = measure(model, given.batch, given.device, exact, clock)
-    rows = [{"saving": "all", "seconds": best, "share": 0.0, "difference": 0.0}]
+
+    def apart(answer: torch.Tensor, other: torch.Tensor) -> float:
+        return float((answer - other).abs().max() / other.abs().max())
+
+    rows = [{"saving": "all", "seconds": best, "share": 0.0, "difference": apart(drawn, reference)}]
     for name in SAVINGS:
         taken, _ = measure(model, given.batch, given.device, everything - {name}, clock)
         other = exact - {name} if name != "bfloat16" else everything
         _, answer = measure(model, given.batch, given.device, other, clock)
         rows.append({"saving": name, "seconds": taken, "share": 1 - best / taken,
-                     "difference": float((answer - reference).abs().max() / reference.abs().max())})
-    nothing, _ = measure(model, given.batch, given.device, set(), clock)
-    rows.append({"saving": "none", "seconds": nothing, "share": 1 - best / nothing, "difference": 0.0})
+                     "difference": apart(answer, reference)})
+    nothing, answer = measure(model, given.batch, given.device, set(), clock)
+    rows.append({"saving": "none", "seconds": nothing, "share": 1 - best / nothing,
+                 "difference": apart(answer, reference)})
     if given.compile:
         model.compile(mode="reduce-overhead" if given.device == "cuda" else "default")
-        taken, _ = measure(model, given.batch, given.device, everything, clock)
-        rows.append({"saving": "torch.compile on top", "seconds": taken, "share": 1 - taken / best, "difference": 0.0})
+        taken, answer = measure(model, given.batch, given.device, everything, clock)
+        rows.append({"saving": "torch.compile on top", "seconds": taken, "share": 1 - taken / best,
+                     "difference": apart(answer, drawn)})
     print(f"machine: {machine(given.device)}\nwork: a guided step of the {given.network} denoiser, batch {given.batch}")
     print_table(rows)
     if given.json:
