@@ -91,6 +91,20 @@ def test_time_is_embedded_once_a_schedule_and_contexts_once_a_call(monkeypatch):
     assert calls == {"time": 1, "keys": 2}
 
 
+def test_pictures_of_one_person_share_its_prepared_context(monkeypatch):
+    pipe, projected = pipeline(), []
+    prepare = pipe.unet.prepare_context
+    monkeypatch.setattr(pipe.unet, "prepare_context", lambda context, *rest: projected.append(len(context)) or
+                        prepare(context, *rest))
+    wanted, negatives = unit(2)[[0, 1, 1, 0, 1]], unit(2, 1)[[0, 1, 1, 0, 1]]
+    seeds = [(0, "a", image) for image in range(5)]
+    together = pipe(wanted, negatives, num_inference_steps=3, seeds=seeds, output_type="latent").images
+    assert projected == [2, 2]
+    alone = torch.cat([torch.as_tensor(pipe(wanted[i:i + 1], negatives[i:i + 1], num_inference_steps=3,
+                                            seeds=seeds[i:i + 1], output_type="latent").images) for i in range(5)])
+    assert far(torch.as_tensor(together), alone) < 1e-5
+
+
 def test_context_prepared_while_training_still_counts_at_a_prepared_time():
     model = denoiser("AdaGN")
     with torch.no_grad():

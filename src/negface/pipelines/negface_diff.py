@@ -279,7 +279,7 @@ class _Batch:
         if unet.config.guidance_input:
             positive, rule = guided_contexts(unet, wanted, negatives, rows, rule), rules.none()
         else:
-            positive = unet.prepare_context(wanted[rows].to(unet.device))
+            positive = _once_each(unet, wanted[rows])
         self.unet, self.times, self.rows, self.rule, self.predictions = unet, times, rows, rule, 0
         self.parts = {rules.POSITIVE: positive}
         if rules.NEGATIVE in rule.all_branches:
@@ -301,12 +301,18 @@ class _Batch:
         return dict(zip(branches, predicted.chunk(len(branches)), strict=True))
 
 
+def _once_each(unet: IDiffUNet, contexts: Tensor) -> PreparedContext:
+    """Prepared contexts ``[n, d]``: of several pictures of a person, once."""
+    distinct, places = torch.unique(contexts, dim=0, return_inverse=True)
+    return unet.prepare_context(distinct.to(unet.device)).index(places.to(unet.device))
+
+
 def _prepare_negatives(unet: IDiffUNet, rows: Tensor, negatives: Negatives) -> PreparedContext:
     """Prepared negatives of some rows: vectors (zeros for the zero input), or the learned null, as their kind says."""
     learned = torch.from_numpy(negatives.kind)[rows] == LEARNED
     if learned.all():
         return unet.prepare_context("learned", len(rows))
-    prepared = unet.prepare_context(negatives.vectors[rows].to(unet.device))
+    prepared = _once_each(unet, negatives.vectors[rows])
     if not learned.any():
         return prepared
     order = torch.arange(len(rows))
