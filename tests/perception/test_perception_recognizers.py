@@ -181,6 +181,13 @@ def test_weights_of_another_architecture_are_refused(tmp_path, linear_architectu
         load_recognizer(path, {**TINY, "kind": "torch", "architecture": linear_architecture})
 
 
+@pytest.mark.parametrize("device", ["toaster", "cpu:0", "cuda:x"])
+def test_a_graph_is_refused_a_device_that_is_none(tmp_path, device):
+    path = write_linear(tmp_path / "tiny.onnx")
+    with pytest.raises(InputError, match="no device is called"):
+        load_recognizer(path, TINY, device=device)
+
+
 @pytest.mark.parametrize("device", ["toaster", "cuda:999"])
 def test_a_device_that_is_not_there_is_refused(tmp_path, linear_architecture, device):
     import torch

@@ -88,7 +88,8 @@ def _all_unit(lengths: np.ndarray) -> bool:
 
 
 def _divided(array: np.ndarray, lengths: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-    """Rows divided by their length, in ``order``: one copy, which for large sets costs more than the arithmetic."""
+    """Rows divided by their length, in ``order``: one copy, for the first touch of new memory costs more than
+    the arithmetic."""
     unit = np.empty_like(array)
 
     def divide(rows: slice) -> None:
@@ -100,7 +101,7 @@ def _divided(array: np.ndarray, lengths: np.ndarray, order: np.ndarray | None = 
 
 
 def _for_blocks(work: Callable[[slice], None], n: int) -> None:
-    """``work`` on ``n`` rows, a block at a time, in threads: most of the time is the first touch of new memory."""
+    """``work`` on slices of ``n`` rows that stay in the processor's cache, in threads."""
     def share(start: int) -> None:
         for at in range(start, min(start + _SHARE, n), _BLOCK):
             work(slice(at, at + _BLOCK))

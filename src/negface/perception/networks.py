@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..foundation import registry
-from ..foundation.devices import check_device
+from ..foundation.devices import check_device, device_parts
 from ..foundation.errors import FormatError, InputError, MismatchError
 from .declarations import Declaration
 from .inputs import normalise
@@ -64,8 +64,8 @@ def open_onnx(path: Path, declaration: Declaration, *, device: str = "cpu") -> N
         import onnxruntime
     except ImportError as error:
         raise InputError("onnxruntime is not installed", where=path, fix="pip install 'negface[onnx]'") from error
-    kind, _, number = device.partition(":")
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(kind)
+    kind, number = device_parts(device)
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[kind]
     if provider not in onnxruntime.get_available_providers():
         raise InputError(f"this onnxruntime cannot run on {device!r}", where=path,
                          fix=f"it has: {', '.join(onnxruntime.get_available_providers())}")
@@ -74,7 +74,7 @@ def open_onnx(path: Path, declaration: Declaration, *, device: str = "cpu") -> N
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[
-            (provider, {"device_id": number} if number else {})])
+            (provider, {} if number is None else {"device_id": number})])
     except Exception as error:  # onnxruntime raises a dozen classes of its own
         reason = str(error).splitlines()[0]
         raise FormatError(f"not a complete ONNX model ({reason})", where=path, fix="make or copy it again") from error
@@ -143,7 +143,7 @@ def answers(network: Network, images: np.ndarray, declaration: Declaration, *, t
 
     A file fixed to batches of b gets exactly b pictures a call (the last call is padded).
     """
-    step = declaration.batch or CHUNK[device.partition(":")[0]]
+    step = declaration.batch or CHUNK[device_parts(device)[0]]
 
     def chunk(start: int) -> np.ndarray:
         part = images[start:start + step]
