@@ -1,1 +1,1 @@
-"""Foundation: errors, atomic files, hashes, keyed noise, restricted unpickling, registry, progress, devices, threads. No faces."""
+"""Foundation: errors, atomic files, hashes, noise, restricted unpickling, registry, progress, devices. No faces."""
